@@ -1,0 +1,50 @@
+# Graft: everything a person or CI runs. Needs only Python 3.11 and make.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# ImageNet weights: a Keras home folder beside the checkout is used where there is one;
+# elsewhere Keras downloads into its own ~/.keras. The code is the same.
+ifneq ($(wildcard ../shared/keras),)
+export KERAS_HOME ?= $(abspath ../shared/keras)
+endif
+
+.PHONY: env demo test lint unit locks protos bench clean help
+
+help:  ## show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+env: $(VENV)/.complete  ## make the environment in .venv
+
+$(VENV)/.complete: locks/all.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Graft needs Python 3.11: '$(PYTHON)' was not found. Set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Making the environment in $(VENV) (about 1.3 GB to download and unpack; a few minutes) ..."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement locks/all.lock
+	@touch $@
+
+demo: env  ## make sample data, train, serve, classify one image, stay up until Ctrl-C
+	@$(BIN)/python -m training demo
+
+test: lint unit  ## lint, types, import rules and all tests
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: env
+	$(BIN)/python -m pytest
+
+protos: env  ## regenerate the committed protobuf code
+	$(BIN)/python -m protos.generate
+
+locks: env  ## resolve pyproject.toml anew into locks/ (needs uv)
+	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 --extra dev -o locks/all.lock pyproject.toml
+	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock -o locks/cpu.lock pyproject.toml
+	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock --extra gpu -o locks/gpu.lock pyproject.toml
+
+clean:  ## remove everything that the commands above made
+	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""The service: loads version directories and answers classifications over HTTP and gRPC."""

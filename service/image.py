@@ -1,0 +1,197 @@
+"""The one decode: an image file's bytes to the pixels that a model sees.
+
+Training, evaluation and serving all call `decode`; nothing else in Graft turns a file into pixels for a model. In
+order: allow-list of formats, pixel limit (from the header, before any pixel is decoded), first frame, JPEG scaled
+decoding where the image is at least twice too big, RGB (grey, palette, CMYK and 16-bit converted; transparency laid on
+white), resize, EXIF orientation. Scaling to floats, mean and channel order are not here: they are in the model's graph.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from service.errors import CorruptImage, EmptyImage, ImageTooLarge, UnsupportedFormat
+
+DECODE_VERSION: Final = 1
+"""Rises whenever `decode` gives other pixels for the same bytes and spec."""
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "MPO")
+"""What we read. MPO is what many phones write into .jpg files: a JPEG with more pictures behind it."""
+
+MAX_PIXELS: Final = 100_000_000
+"""Default pixel limit: the largest phone cameras' full resolution, 300 MB as RGB."""
+
+Pixels = NDArray[np.uint8]
+
+_RESAMPLE: Final = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+_RESIZE: Final = ("squash", "crop")
+_EXIF_ORIENTATION: Final = 0x0112
+_TRANSPOSE: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# The limit is ours, checked from the header with an error of its own; Pillow's would warn or raise in between.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How pixels are made from a picture. Part of a version's manifest.
+
+    Attributes:
+        side_px: S, the side of the square result.
+        resize: "squash" scales the whole picture to the square; "crop" scales the short side to S and keeps the middle.
+        resample: Pillow's filter by name; all of them average over what they leave out, so thin lines survive.
+        decode_version: must equal DECODE_VERSION, else `decode` would not give what was trained on.
+
+    Raises:
+        ValueError: an unknown word or a side outside 8-4096.
+    """
+
+    side_px: int
+    resize: str = "squash"
+    resample: str = "bilinear"
+    decode_version: int = DECODE_VERSION
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.side_px <= 4096:
+            raise ValueError(f"side_px must be 8-4096. Received: {self.side_px}")
+        if self.resize not in _RESIZE:
+            raise ValueError(f"resize must be one of {', '.join(_RESIZE)}. Received: {self.resize!r}")
+        if self.resample not in _RESAMPLE:
+            raise ValueError(f"resample must be one of {', '.join(_RESAMPLE)}. Received: {self.resample!r}")
+        if self.decode_version != DECODE_VERSION:
+            raise ValueError(f"decode_version must be {DECODE_VERSION}. Received: {self.decode_version}")
+
+
+def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decodes one image file.
+
+    Args:
+        data: the whole file.
+        spec: how to resize.
+        max_pixels: refuse a picture whose header claims more, before decoding it.
+
+    Returns:
+        uint8 [S, S, 3], RGB, upright.
+
+    Raises:
+        EmptyImage, UnsupportedFormat, CorruptImage, ImageTooLarge: what is wrong with the file.
+    """
+    return np.asarray(decode_picture(data, spec, max_pixels))
+
+
+def decode_picture(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`decode` as an RGB Pillow image of S by S, for whoever wants to draw it."""
+    if not data:
+        raise EmptyImage("expected an image file, got 0 bytes")
+    with warnings.catch_warnings():
+        # Damaged EXIF and TIFF tags are warned of and then ignored by Pillow, which is what we want of them.
+        warnings.simplefilter("ignore")
+        picture = _open(data, max_pixels)
+        try:
+            return _shape(picture, spec)
+        except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, ZeroDivisionError) as error:
+            raise CorruptImage(f"the {picture.format} image is truncated or damaged") from error
+        except MemoryError as error:
+            raise ImageTooLarge(
+                f"not enough memory to decode a picture of {picture.width} x {picture.height} pixels"
+            ) from error
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnsupportedFormat(f"expected {_names()}, got {_describe(data)}") from error
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
+        raise CorruptImage(f"the header of the image is damaged ({len(data)} bytes)") from error
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise CorruptImage(f"the image claims {width} x {height} pixels")
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {width} x {height} = {width * height}")
+    return picture
+
+
+def _shape(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+    side = spec.side_px
+    # JPEG only: the decoder itself scales by 1/2, 1/4 or 1/8 while both sides stay at least S. Part of the definition,
+    # so training sees the same; measured in docs/decisions.md.
+    picture.draft("RGB", (side, side))
+    orientation = _orientation(picture)
+    rgb = _rgb(picture)
+    box = None
+    if spec.resize == "crop":
+        edge = min(rgb.size)
+        left, top = (rgb.width - edge) / 2, (rgb.height - edge) / 2
+        box = (left, top, left + edge, top + edge)
+    small = rgb.resize((side, side), _RESAMPLE[spec.resample], box=box)
+    # After the resize, when it costs nothing: the result is a square whichever way up the picture was.
+    return small.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else small
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - a picture with broken metadata is still a picture; Pillow raises many types here
+        return 1
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        picture.load()
+        return picture
+    if picture.mode.startswith("I;16"):
+        # convert() would clip everything above 255 to white
+        return picture.point(lambda value: value / 257).convert("L").convert("RGB")
+    if picture.mode in ("I", "F"):
+        return _stretched(picture)
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _stretched(picture: Image.Image) -> Image.Image:
+    """32-bit grey has no agreed white: what fits 8 or 16 bits is read as that, anything else is stretched."""
+    values = np.asarray(picture, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("not finite")
+    low, high = float(values.min()), float(values.max())
+    if picture.mode == "I" and low >= 0 and high <= 65535:
+        low, high = 0.0, 255.0 if high <= 255 else 65535.0
+    grey = (values - low) * (255.0 / (high - low or 1.0))
+    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+
+
+def _names() -> str:
+    return "a " + ", ".join(name for name in FORMATS if name != "MPO") + " file"
+
+
+def _describe(data: bytes) -> str:
+    start = data[:16].lstrip()
+    if start[:1] in (b"{", b"["):
+        return f"what looks like JSON ({len(data)} bytes)"
+    if start[:1] == b"<":
+        return f"what looks like HTML, XML or SVG ({len(data)} bytes)"
+    if start[:4] == b"%PDF":
+        return f"a PDF ({len(data)} bytes)"
+    return f"{len(data)} bytes that are none of these"

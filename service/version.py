@@ -1,0 +1,214 @@
+"""The version directory: where things are in it, and whether it is what was published.
+
+Owns the layout `<models>/<name>/<version>/`, the manifest and the hashes, for reading and for publishing alike. It does
+not know what is inside a SavedModel and never runs one; `service/engine/goldens.py` does that.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from google.protobuf import json_format
+
+from protos.manifest_pb2 import Goldens, Manifest
+from service.errors import BrokenVersion
+from service.image import ImageSpec
+
+SCHEMA_VERSION: Final = 1
+EXTRA: Final = "assets.extra"
+MANIFEST: Final = f"{EXTRA}/manifest.json"
+GOLDENS: Final = f"{EXTRA}/goldens"
+REPORT: Final = f"{EXTRA}/report"
+WARMUP: Final = f"{EXTRA}/tf_serving_warmup_requests"
+UNFINISHED: Final = ".unfinished-"
+"""Prefix of a directory that is being written. Never an integer, so no server takes it for a version."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One published version directory with its manifest read.
+
+    Attributes:
+        path: the directory.
+        manifest: what it says of itself.
+        spec: how its pixels are made.
+    """
+
+    path: Path
+    manifest: Manifest
+    spec: ImageSpec
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def number(self) -> int:
+        """The version's number; larger is newer."""
+        return self.manifest.version
+
+    def goldens(self) -> Goldens:
+        """The golden images' file names and expected scores.
+
+        Raises:
+            BrokenVersion: there are none, or they cannot be read.
+        """
+        goldens = Goldens()
+        _parse(self.path / GOLDENS / "goldens.json", goldens, "goldens")
+        if not goldens.goldens:
+            raise BrokenVersion("expected golden images, found none")
+        return goldens
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` may name a model: letters, digits, '.', '_' and '-', starting with a letter or digit."""
+    return _NAME.fullmatch(name) is not None
+
+
+def list_versions(models: Path) -> dict[str, list[int]]:
+    """Finds what is published under a models directory, without opening any of it.
+
+    Returns:
+        Version numbers, ascending, by model name. Anything else in the directory is ignored.
+    """
+    found: dict[str, list[int]] = {}
+    for model in _folders(models):
+        if valid_name(model.name):
+            numbers = [int(folder.name) for folder in _folders(model) if re.fullmatch(r"[1-9][0-9]{0,17}", folder.name)]
+            if numbers:
+                found[model.name] = sorted(numbers)
+    return found
+
+
+def read_version(path: Path) -> Version:
+    """Reads the manifest of a version directory; no hash is checked yet.
+
+    Raises:
+        BrokenVersion: no manifest, an unreadable one, or one that this Graft does not understand.
+    """
+    manifest = Manifest()
+    _parse(path / MANIFEST, manifest, "manifest")
+    if not 1 <= manifest.schema_version <= SCHEMA_VERSION:
+        raise BrokenVersion(f"expected manifest schema 1-{SCHEMA_VERSION}, found {manifest.schema_version}")
+    if len(manifest.class_names) < 2:
+        raise BrokenVersion(f"expected at least 2 class names, found {len(manifest.class_names)}")
+    try:
+        image = manifest.image
+        spec = ImageSpec(image.side_px, image.resize, image.resample, image.decode_version)
+    except ValueError as error:
+        raise BrokenVersion(f"the image spec cannot be served: {error}") from error
+    return Version(path, manifest, spec)
+
+
+def verify_files(version: Version) -> None:
+    """Compares every file with the manifest's hashes.
+
+    Raises:
+        BrokenVersion: a file is missing, altered, or not in the manifest.
+    """
+    expected = dict(version.manifest.files_sha256)
+    found = hash_files(version.path)
+    for verb, names in (
+        ("missing", expected.keys() - found.keys()),
+        ("not in the manifest", found.keys() - expected.keys()),
+        ("altered", {name for name in expected.keys() & found.keys() if expected[name] != found[name]}),
+    ):
+        if names:
+            raise BrokenVersion(f"{len(names)} file(s) {verb}: {', '.join(sorted(names)[:5])}")
+
+
+def hash_files(path: Path) -> dict[str, str]:
+    """SHA-256 of every file under `path` but the manifest, by relative POSIX path."""
+    hashes = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_file() and name != MANIFEST:
+            with file.open("rb") as stream:
+                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Fills in the hashes of the files that are there and writes the manifest beside them."""
+    manifest.files_sha256.clear()
+    manifest.files_sha256.update(hash_files(path))
+    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    (path / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def next_number(models: Path, name: str) -> int:
+    """The number after the highest published one."""
+    return max(list_versions(models).get(name, [0])) + 1
+
+
+def publish(unfinished: Path, models: Path, name: str) -> Path:
+    """Makes a finished, verified directory visible under the manifest's version number, by one rename.
+
+    Args:
+        unfinished: the directory, on the same file system as `models`.
+        models: the models directory.
+        name: the model's name.
+
+    Returns:
+        The path of the published version.
+
+    Raises:
+        FileExistsError: somebody else published this number meanwhile; write a manifest with `next_number` and try again.
+        BrokenVersion: the directory is not what its manifest says.
+    """
+    version = read_version(unfinished)
+    verify_files(version)
+    for file in unfinished.rglob("*"):
+        _sync(file)
+    target = models / name / str(version.number)
+    if target.exists():
+        raise FileExistsError(f"version {version.number} of {name} exists already")
+    try:
+        os.rename(unfinished, target)
+    except OSError as error:
+        if target.exists():
+            raise FileExistsError(f"version {version.number} of {name} exists already") from error
+        raise
+    _sync(target.parent)
+    return target
+
+
+def remove_unfinished(models: Path, name: str) -> None:
+    """Removes what trainers that were killed have left behind. One that is still running is left alone."""
+    for folder in _folders(models / name):
+        if folder.name.startswith(UNFINISHED):
+            pid = folder.name.removeprefix(UNFINISHED).split("-")[0]
+            if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _parse(path: Path, message: Manifest | Goldens, what: str) -> None:
+    try:
+        json_format.Parse(path.read_text(encoding="utf-8"), message, ignore_unknown_fields=True)
+    except FileNotFoundError as error:
+        raise BrokenVersion(f"expected a {what} at {path.relative_to(path.parents[2]).name}, found no file") from error
+    except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
+        raise BrokenVersion(f"the {what} cannot be read: {error}") from error
