@@ -48,6 +48,8 @@ _TRANSPOSE: Final = {
 
 # The limit is ours, checked from the header with an error of its own; Pillow's would warn or raise in between.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of damaged EXIF and TIFF tags and then ignores them, which is what we want of them.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,14 @@ def decode_picture(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -
     """`decode` as an RGB Pillow image of S by S, for whoever wants to draw it."""
     if not data:
         raise EmptyImage("expected an image file, got 0 bytes")
-    with warnings.catch_warnings():
-        # Damaged EXIF and TIFF tags are warned of and then ignored by Pillow, which is what we want of them.
-        warnings.simplefilter("ignore")
-        picture = _open(data, max_pixels)
-        try:
-            return _shape(picture, spec)
-        except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, ZeroDivisionError) as error:
-            raise CorruptImage(f"the {picture.format} image is truncated or damaged") from error
-        except MemoryError as error:
-            raise ImageTooLarge(
-                f"not enough memory to decode a picture of {picture.width} x {picture.height} pixels"
-            ) from error
+    picture = _open(data, max_pixels)
+    try:
+        return _shape(picture, spec)
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, ZeroDivisionError) as error:
+        raise CorruptImage(f"the {picture.format} image is truncated or damaged") from error
+    except MemoryError as error:
+        width, height = picture.size
+        raise ImageTooLarge(f"not enough memory to decode a picture of {width} x {height} pixels") from error
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

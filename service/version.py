@@ -140,7 +140,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """Fills in the hashes of the files that are there and writes the manifest beside them."""
     manifest.files_sha256.clear()
     manifest.files_sha256.update(hash_files(path))
-    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    text = json_format.MessageToJson(
+        manifest, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     (path / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -161,7 +163,7 @@ def publish(unfinished: Path, models: Path, name: str) -> Path:
         The path of the published version.
 
     Raises:
-        FileExistsError: somebody else published this number meanwhile; write a manifest with `next_number` and try again.
+        FileExistsError: somebody else published this number meanwhile; take `next_number` and try again.
         BrokenVersion: the directory is not what its manifest says.
     """
     version = read_version(unfinished)
@@ -172,7 +174,7 @@ def publish(unfinished: Path, models: Path, name: str) -> Path:
     if target.exists():
         raise FileExistsError(f"version {version.number} of {name} exists already")
     try:
-        os.rename(unfinished, target)
+        unfinished.rename(target)
     except OSError as error:
         if target.exists():
             raise FileExistsError(f"version {version.number} of {name} exists already") from error
