@@ -3,6 +3,7 @@
     GraftError
     ├── ImageError               one image cannot be answered; its neighbours can
     │   ├── EmptyImage           no bytes
+    │   ├── InvalidBase64        text that was to be an image in base64
     │   ├── UnsupportedFormat    not an image format that we read
     │   ├── CorruptImage         truncated or damaged
     │   ├── ImageTooLarge        more bytes or pixels than allowed
@@ -45,6 +46,12 @@ class EmptyImage(ImageError):
     """An image of no bytes."""
 
     code = "EMPTY_IMAGE"
+
+
+class InvalidBase64(ImageError):
+    """Text that was to be an image in base64 and is not."""
+
+    code = "INVALID_BASE64"
 
 
 class UnsupportedFormat(ImageError):

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from service.errors import CorruptImage, EmptyImage, ImageTooLarge, UnsupportedFormat
+from service.settings import MAX_PIXELS
 
 DECODE_VERSION: Final = 1
 """Rises whenever `decode` gives other pixels for the same bytes and spec."""
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "MPO")
 """What we read. MPO is what many phones write into .jpg files: a JPEG with more pictures behind it."""
-
-MAX_PIXELS: Final = 100_000_000
-"""Default pixel limit: the largest phone cameras' full resolution, 300 MB as RGB."""
 
 Pixels = NDArray[np.uint8]
 

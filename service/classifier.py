@@ -1,0 +1,369 @@
+"""The one data plane under every protocol: admission, routing, retry, deadline.
+
+A front hands in a `Request` and is called back once with an `Answer`; what the protocol looked like is not known here.
+Image bytes go to an engine process and results come back; nothing is decoded here. Everything runs in the one thread of
+the front's event loop, so nothing is locked and no call waits.
+
+What happens to an image when its engine dies: it is sent again to another engine of the same version, marked to run
+alone, because it may be what killed the first. An image that was alone in two engines when they died is answered as
+poison, and its digest remembered. While no engine is left, images wait for the supervisor's next one, up to their
+deadline. If the version itself is gone, the whole request starts again on the live one, so that one answer never mixes
+two versions.
+"""
+
+import hashlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from protos.classifier_pb2 import Error as ErrorMessage
+from protos.classifier_pb2 import Result
+from service.errors import (
+    DeadlineExceeded,
+    EmptyImage,
+    GraftError,
+    ImageError,
+    ImageTooLarge,
+    InvalidRequest,
+    Overloaded,
+    PoisonImage,
+)
+from service.link import Link
+from service.reactor import Cancellable, Reactor
+from service.routes import Routes, read_routes
+from service.wire import PIXELS_SHA256, SOLO, Kind, classify_header, frame
+
+_ROUTES_POLL_S: Final = 0.05
+_POISON_REMEMBERED: Final = 1000
+_DEATHS_OF_POISON: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Images to classify with one version of one model.
+
+    Attributes:
+        images: whole image files, or why there is none in the request.
+        model: name; empty for the only one.
+        version: number; 0 for the live one.
+        top_k: labels per image, at least 1.
+        pixels_sha256: also return the digest of the pixels.
+        timeout_s: seconds until the answer is of no more use.
+    """
+
+    images: Sequence[bytes | ImageError]
+    model: str = ""
+    version: int = 0
+    top_k: int = 5
+    pixels_sha256: bool = False
+    timeout_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One result per image, in the request's order, all of the same version. A failed image's result is an error."""
+
+    model: str
+    version: int
+    results: Sequence[Result]
+
+
+class Call:
+    """A request on its way. `cancel` when nobody waits for the answer any more."""
+
+    def __init__(self, request: Request, model: str, version: int, deadline: float) -> None:
+        self.request = request
+        self.model = model
+        self.version = version
+        self.deadline = deadline
+        self.results: list[Result | None] = [None] * len(request.images)
+        self.jobs: dict[int, _Job] = {}
+        self.timer: Cancellable | None = None
+        self.on_end: Callable[[Call, Answer | None], None] | None = None
+
+    def cancel(self) -> None:
+        """Drops what has not run yet; the callback is not called."""
+        if self.on_end:
+            self.on_end(self, None)
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """One image of a call.
+
+    Attributes:
+        solo: an engine died while it held this image.
+        running: it is alone in its engine at this moment.
+        deaths: engines that died while it was alone in them.
+    """
+
+    call: Call
+    index: int
+    number: int
+    image: bytes
+    link: "Link[_Job] | None" = None
+    solo: bool = False
+    running: bool = False
+    deaths: int = 0
+
+
+class Classifier:
+    """Answers requests through the engines in the routing table.
+
+    Args:
+        reactor: this front's event loop.
+        routes_path: the table, written by the supervisor.
+        max_queue: most images in flight in this front; a request that would exceed it is refused at once.
+        max_images: most images in one request.
+        max_image_bytes: largest image file.
+        clock: monotonic seconds, the same clock as the engines'.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        routes_path: Path,
+        *,
+        max_queue: int,
+        max_images: int,
+        max_image_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.routes = Routes()
+        self.in_flight = 0
+        self._reactor = reactor
+        self._routes_path = routes_path
+        self._routes_stamp: tuple[int, int] | None = None
+        self._max_queue = max_queue
+        self._max_images = max_images
+        self._max_image_bytes = max_image_bytes
+        self._clock = clock
+        self._links: dict[str, Link[_Job]] = {}
+        self._waiting: list[_Job] = []
+        self._next_number = 0
+        self._poison: OrderedDict[bytes, None] = OrderedDict()
+        self._poll: Cancellable | None = None
+        self._follow_routes()
+
+    def submit(self, request: Request, done: Callable[[Answer], None]) -> Call:
+        """Starts a request.
+
+        Args:
+            request: what to classify.
+            done: called once with the answer, at the latest at the deadline, unless the call is cancelled.
+
+        Raises:
+            InvalidRequest: no image, or more than one request may hold.
+            ModelNotFound, Unavailable: nothing can answer this.
+            Overloaded: too much is in flight already; nothing was started.
+        """
+        if not 1 <= len(request.images) <= self._max_images:
+            raise InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {len(request.images)}")
+        model, version = self.routes.resolve(request.model, request.version)
+        if self.in_flight + len(request.images) > self._max_queue:
+            raise Overloaded(
+                f"expected at most {self._max_queue} images in flight, there are {self.in_flight} and "
+                f"{len(request.images)} more came"
+            )
+        call = Call(request, model, version, self._clock() + request.timeout_s)
+
+        def end(call: Call, answer: Answer | None) -> None:
+            call.on_end = None
+            self._forget(call)
+            self.in_flight -= len(request.images)
+            if answer:
+                done(answer)
+
+        call.on_end = end
+        self.in_flight += len(request.images)
+        if request.timeout_s < math.inf:
+            call.timer = self._reactor.call_later(request.timeout_s, lambda: self._expire(call))
+        self._start(call)
+        return call
+
+    def close(self) -> None:
+        """Hangs up on every engine and stops following the table."""
+        if self._poll:
+            self._poll.cancel()
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+    # -- a call's way
+
+    def _start(self, call: Call) -> None:
+        for index, image in enumerate(call.request.images):
+            self._next_number += 1
+            job = _Job(call, index, self._next_number, b"" if isinstance(image, ImageError) else image)
+            call.jobs[job.number] = job
+        for job in list(call.jobs.values()):
+            refusal = self._refusal(job)
+            if refusal:
+                self._finish(job, _failure(refusal))
+            else:
+                self._dispatch(job)
+
+    def _dispatch(self, job: _Job) -> None:
+        """Sends a job to the least busy engine of its version, or lets it wait for one."""
+        call = job.call
+        links = [
+            link
+            for path in self.routes.sockets(call.model, call.version)
+            if (link := self._links.get(path)) and link.accepting
+        ]
+        if not links:
+            self._waiting.append(job)
+            return
+        link = min(links, key=lambda link: len(link.jobs))
+        job.link, job.running = link, False
+        link.jobs[job.number] = job
+        flags = (PIXELS_SHA256 if call.request.pixels_sha256 else 0) | (SOLO if job.solo else 0)
+        link.send(classify_header(job.number, call.deadline, call.request.top_k, flags, len(job.image)), job.image)
+
+    def _finish(self, job: _Job, result: Result) -> None:
+        call = job.call
+        call.jobs.pop(job.number, None)
+        call.results[job.index] = result
+        if not call.jobs and call.on_end:
+            call.on_end(call, Answer(call.model, call.version, [one or Result() for one in call.results]))
+
+    def _expire(self, call: Call) -> None:
+        late = DeadlineExceeded(f"no answer within {call.request.timeout_s:g} s")
+        for job in list(call.jobs.values()):
+            self._withdraw(job)
+            self._finish(job, _failure(late))
+
+    def _forget(self, call: Call) -> None:
+        if call.timer:
+            call.timer.cancel()
+        for job in call.jobs.values():
+            self._withdraw(job)
+        call.jobs.clear()
+
+    def _withdraw(self, job: _Job) -> None:
+        """Takes a job back from its engine, or from those that wait for one."""
+        if job.link is None:
+            self._waiting = [one for one in self._waiting if one is not job]
+        elif job.link.jobs.pop(job.number, None):
+            job.link.send(frame(Kind.CANCEL, job.number))
+            self._retire(job.link)
+
+    # -- engines
+
+    def _on_frame(self, link: Link[_Job], kind: Kind, number: int, body: bytes) -> None:
+        if kind is Kind.RESULT:
+            job = link.jobs.pop(number, None)
+            if job:  # else it was cancelled while it ran
+                self._finish(job, Result.FromString(body))
+        elif kind is Kind.RUNNING and number in link.jobs:
+            link.jobs[number].running = True
+        self._retire(link)
+
+    def _on_lost(self, link: Link[_Job]) -> None:
+        self._links.pop(link.path, None)
+        lost = list(link.jobs.values())
+        link.jobs.clear()
+        for job in lost:
+            if job.number not in job.call.jobs:  # given up meanwhile
+                continue
+            job.link = None
+            job.deaths += job.running
+            job.solo = True
+            if job.deaths >= _DEATHS_OF_POISON:
+                self._remember_poison(job)
+                self._finish(job, _failure(PoisonImage("two engines died while they worked on this image alone")))
+            else:
+                self._dispatch(job)
+
+    def _retire(self, link: Link[_Job]) -> None:
+        """Hangs up on an engine that takes nothing more and owes nothing; it ends when all fronts have."""
+        if not link.accepting and not link.jobs:
+            self._links.pop(link.path, None)
+            link.close()
+
+    # -- routes
+
+    def _follow_routes(self) -> None:
+        self._poll = self._reactor.call_later(_ROUTES_POLL_S, self._follow_routes)
+        try:
+            status = self._routes_path.stat()
+        except FileNotFoundError:
+            return
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp != self._routes_stamp:
+            self.routes = read_routes(self._routes_path)
+            self._routes_stamp = stamp
+        self._connect()
+
+    def _connect(self) -> None:
+        listed = {
+            path
+            for model in self.routes.models.values()
+            for version in model.versions.values()
+            for path in version.sockets
+        }
+        for path in listed - self._links.keys():
+            try:
+                self._links[path] = Link(path, self._reactor, self._on_frame, self._on_lost)
+            except OSError:
+                continue  # it died a moment ago; the supervisor is about to list another
+        for path in self._links.keys() - listed:
+            link = self._links[path]
+            link.accepting = False
+            self._retire(link)
+        waiting, self._waiting = self._waiting, []
+        for job in waiting:
+            if job.number in job.call.jobs:
+                self._resume(job)
+
+    def _resume(self, job: _Job) -> None:
+        """Sends a waiting job, on the live version when its own is no longer served."""
+        call = job.call
+        try:
+            model, version = self.routes.resolve(call.model, call.request.version or call.version)
+        except GraftError:
+            try:
+                model, version = self.routes.resolve(call.model, call.request.version)
+            except GraftError as error:
+                self._finish(job, _failure(error))
+                return
+        if version == call.version:
+            self._dispatch(job)
+            return
+        for other in call.jobs.values():
+            self._withdraw(other)
+        call.jobs.clear()
+        call.results = [None] * len(call.results)
+        call.model, call.version = model, version
+        self._start(call)
+
+    # -- images that never reach an engine
+
+    def _refusal(self, job: _Job) -> ImageError | None:
+        asked = job.call.request.images[job.index]
+        if isinstance(asked, ImageError):
+            return asked
+        if not asked:
+            return EmptyImage("expected an image file, got 0 bytes")
+        if len(asked) > self._max_image_bytes:
+            return ImageTooLarge(f"expected at most {self._max_image_bytes} bytes, got {len(asked)}")
+        if self._poison and _digest(job) in self._poison:
+            return PoisonImage("this image brought engines down before")
+        return None
+
+    def _remember_poison(self, job: _Job) -> None:
+        self._poison[_digest(job)] = None
+        if len(self._poison) > _POISON_REMEMBERED:
+            self._poison.popitem(last=False)
+
+
+def _digest(job: _Job) -> bytes:
+    return hashlib.sha256(job.image).digest()
+
+
+def _failure(error: GraftError) -> Result:
+    return Result(error=ErrorMessage(code=error.code, detail=error.detail))

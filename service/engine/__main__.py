@@ -1,0 +1,83 @@
+"""`python -m service.engine`: the process. Pins itself, loads and proves one version, listens, serves.
+
+Started by `service/pool.py` only, which reads one JSON line from --status-fd: {"engine": ...} when the socket accepts,
+or {"error": ...} when the version must not serve.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import setproctitle
+
+from service import host
+from service.engine.loop import EngineLoop
+from service.engine.runtime import candidates, load
+from service.errors import GraftError
+from service.version import read_version, verify_files
+
+_SPARE_BYTES = 2 << 30
+"""Room above the loaded model for pictures: a 100 MP RGB picture needs 0.3 GB, its float or RGBA form 4 times that."""
+
+
+def main() -> int:
+    """Returns the exit code: 0 drained, 1 the version cannot be served."""
+    parser = argparse.ArgumentParser(description="One Graft engine process; started by the service, not by people.")
+    parser.add_argument("--version-dir", type=Path, required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--status-fd", type=int, required=True)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--core", type=int, help="CPU core to run on; all where left out")
+    parser.add_argument("--max-pixels", type=int, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then drains us
+
+    # Before any runtime loads: OpenVINO with one thread pins itself to the first core that it may use.
+    if options.core is not None:
+        os.sched_setaffinity(0, {options.core})
+    with os.fdopen(options.status_fd, "w") as status:
+        try:
+            version = read_version(options.version_dir)
+            setproctitle.setproctitle(f"graft engine {version.name}/{version.number}")
+            verify_files(version)
+            choices = candidates(options.engine, host.cpu_flags(), host.has_gpu())
+            runtime = load(version, choices, threads=len(os.sched_getaffinity(0)))
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind(str(options.socket))
+            listener.listen(128)
+        except GraftError as error:
+            json.dump({"error": str(error)}, status)
+            return 1
+        except Exception as error:  # noqa: BLE001 - reported to the supervisor, which shows it
+            traceback.print_exc()
+            json.dump({"error": f"{type(error).__name__}: {error}"}, status)
+            return 1
+        loop = EngineLoop(listener, version, runtime, options.max_pixels)
+        signal.signal(signal.SIGTERM, lambda *_: loop.drain())
+        _limit_memory()
+        # what is loaded stays: never walk it again when collecting garbage
+        gc.collect()
+        gc.freeze()
+        json.dump({"engine": runtime.name}, status)
+    loop.run()
+    return 0
+
+
+def _limit_memory() -> None:
+    """A picture that needs more than the spare memory fails alone, with MemoryError, instead of the whole host."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+    limit = pages * resource.getpagesize() + _SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The engine's one thread: read what arrived, take a batch, decode, infer, answer, repeat.
+
+Owns the connections from the fronts and the queue. Run to completion: nothing is handed to another thread, so while a
+batch runs, new jobs wait in the socket buffers and become the next batch.
+"""
+
+import hashlib
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from protos.classifier_pb2 import Error as ErrorMessage
+from protos.classifier_pb2 import LabelScore, Result, Timing
+from service.engine.queue import BatchQueue
+from service.engine.runtime import Runtime, Scores
+from service.errors import DeadlineExceeded, GraftError, InternalError
+from service.image import Pixels, decode
+from service.version import Version
+from service.wire import PIXELS_SHA256, SOLO, Classify, FrameReader, Kind, frame, parse_classify
+
+_RECEIVE_BYTES = 1 << 20
+_log = logging.getLogger("graft.engine")
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One front. `outgoing` is what the socket did not take yet; `stalled` means that we wait for it to take more."""
+
+    socket: socket.socket
+    reader: FrameReader = field(default_factory=FrameReader)
+    outgoing: bytearray = field(default_factory=bytearray)
+    stalled: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Job:
+    """One image on its way."""
+
+    connection: _Connection
+    number: int
+    ask: Classify
+    arrived: float
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return id(self.connection), self.number
+
+    @property
+    def deadline(self) -> float:
+        return self.ask.deadline
+
+    @property
+    def solo(self) -> bool:
+        return bool(self.ask.flags & SOLO)
+
+
+class EngineLoop:
+    """Answers jobs until it is told to drain and every front has hung up.
+
+    Args:
+        listener: bound and listening Unix socket.
+        version: what is loaded.
+        runtime: its model.
+        max_pixels: limit for one picture.
+        clock: monotonic seconds, the same clock as the fronts'.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        version: Version,
+        runtime: Runtime,
+        max_pixels: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listener = listener
+        self._version = version
+        self._labels = list(version.manifest.class_names)
+        self._runtime = runtime
+        self._max_pixels = max_pixels
+        self._clock = clock
+        self._queue: BatchQueue[_Job] = BatchQueue(runtime.max_batch)
+        self._connections: set[_Connection] = set()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, None)
+        listener.setblocking(False)
+        # written by `drain`, which may run in a signal handler; the pipe wakes the selector
+        self._draining = False
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+
+    def drain(self) -> None:
+        """Asks the loop to take no new connection, answer what it has and end. Safe in a signal handler."""
+        self._draining = True
+        self._wake_writer.send(b"d")
+
+    def run(self) -> None:
+        """Serves until drained."""
+        told = False
+        while not (told and not self._connections):
+            if self._draining and not told:
+                told = True
+                self._selector.unregister(self._listener)
+                self._listener.close()
+                for connection in list(self._connections):
+                    self._send(connection, frame(Kind.DRAINING, 0))
+            self._receive(block=not self._queue)
+            batch, expired = self._queue.take(self._clock())
+            self._answer([(job, _failure(DeadlineExceeded("the deadline passed in the queue"))) for job in expired])
+            if batch:
+                self._run(batch)
+
+    # -- batches
+
+    def _run(self, batch: Sequence[_Job]) -> None:
+        if batch[0].solo:
+            self._send(batch[0].connection, frame(Kind.RUNNING, batch[0].number))
+        started = self._clock()
+        decoded: list[tuple[_Job, Pixels, Result]] = []
+        failed: list[tuple[_Job, Result]] = []
+        before = started
+        for job in batch:
+            try:
+                pixels = decode(job.ask.image, self._version.spec, self._max_pixels)
+            except GraftError as error:
+                failed.append((job, _failure(error)))
+            except Exception:  # noqa: BLE001 - a decoder may fail in any way; its neighbours shall not notice
+                _log.exception("decode failed on an image of %d bytes", len(job.ask.image))
+                failed.append((job, _failure(InternalError("the image could not be decoded"))))
+            else:
+                now = self._clock()
+                timing = Timing(queue=(started - job.arrived) * 1e3, decode=(now - before) * 1e3)
+                decoded.append((job, pixels, Result(timing_ms=timing)))
+            before = self._clock()
+        self._answer(failed)
+        if decoded:
+            self._infer(decoded)
+
+    def _infer(self, decoded: Sequence[tuple[_Job, Pixels, Result]]) -> None:
+        started = self._clock()
+        try:
+            scores = self._runtime.predict(np.stack([pixels for _, pixels, _ in decoded]))
+        except Exception:  # noqa: BLE001 - foreign runtimes raise anything
+            _log.exception("inference failed on a batch of %d", len(decoded))
+            if len(decoded) > 1:  # somebody's image may be the cause: the others shall not pay for it
+                for one in decoded:
+                    self._infer([one])
+            else:
+                self._answer([(decoded[0][0], _failure(InternalError("the model failed on this image")))])
+            return
+        inference_ms = (self._clock() - started) * 1e3
+        for (job, pixels, result), row in zip(decoded, scores, strict=True):
+            if not np.isfinite(row).all():
+                result.CopyFrom(_failure(InternalError("the model gave a score that is not a number")))
+                continue
+            result.timing_ms.inference = inference_ms
+            result.timing_ms.batch_size = len(decoded)
+            self._label(result, row, job.ask.top_k)
+            if job.ask.flags & PIXELS_SHA256:
+                result.pixels_sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+        self._answer([(job, result) for job, _, result in decoded])
+
+    def _label(self, result: Result, scores: Scores, top_k: int) -> None:
+        best = np.argsort(scores, kind="stable")[::-1][: max(1, top_k)]
+        result.top.extend(LabelScore(label=self._labels[index], score=scores[index]) for index in best)
+        result.label, result.score = result.top[0].label, result.top[0].score
+        result.unknown = result.score < self._version.manifest.unknown_threshold
+
+    # -- connections
+
+    def _answer(self, results: Sequence[tuple[_Job, Result]]) -> None:
+        replies: dict[_Connection, bytearray] = {}
+        for job, result in results:
+            body = frame(Kind.RESULT, job.number, result.SerializeToString())
+            replies.setdefault(job.connection, bytearray()).extend(body)
+        for connection, reply in replies.items():
+            self._send(connection, reply)
+
+    def _receive(self, *, block: bool) -> None:
+        for key, events in self._selector.select(None if block else 0):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._wake_reader:
+                self._wake_reader.recv(64)
+            else:
+                connection: _Connection = key.data
+                if events & selectors.EVENT_WRITE:
+                    self._send(connection, b"")
+                if events & selectors.EVENT_READ:
+                    self._read(connection)
+
+    def _accept(self) -> None:
+        try:
+            accepted, _ = self._listener.accept()
+        except OSError:  # the front was gone again
+            return
+        accepted.setblocking(False)
+        connection = _Connection(accepted)
+        self._connections.add(connection)
+        self._selector.register(accepted, selectors.EVENT_READ, connection)
+
+    def _read(self, connection: _Connection) -> None:
+        if connection not in self._connections:  # closed by a failed write a moment ago
+            return
+        try:
+            chunk = connection.socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._close(connection)
+            return
+        now = self._clock()
+        for kind, number, body in connection.reader.feed(chunk):
+            if kind is Kind.CLASSIFY:
+                self._queue.put(_Job(connection, number, parse_classify(body), now))
+            elif kind is Kind.CANCEL:
+                self._queue.cancel((id(connection), number))
+
+    def _send(self, connection: _Connection, chunk: bytes | bytearray) -> None:
+        if connection not in self._connections:
+            return
+        connection.outgoing += chunk
+        try:
+            while connection.outgoing:
+                del connection.outgoing[: connection.socket.send(connection.outgoing)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._close(connection)
+            return
+        if bool(connection.outgoing) != connection.stalled:
+            connection.stalled = not connection.stalled
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.stalled else 0)
+            self._selector.modify(connection.socket, events, connection)
+
+    def _close(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+        self._queue.cancel_where(lambda job: job.connection is connection)
+
+
+def _failure(error: GraftError) -> Result:
+    return Result(error=ErrorMessage(code=error.code, detail=error.detail))

@@ -1,0 +1,109 @@
+"""The seam between an engine and what computes: which runtimes there are, and which one a host should use.
+
+A runtime is a loaded version that turns pixels into scores, nothing else. `load` tries the candidates of this host,
+fastest first, and takes the first that loads and reproduces the version's goldens.
+"""
+
+import importlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.goldens import check_scores, golden_pixels
+from service.errors import BrokenVersion
+from service.image import Pixels
+from service.version import Version
+
+Scores = NDArray[np.float32]
+
+_log = logging.getLogger("graft.engine")
+
+
+class Runtime(Protocol):
+    """A loaded model on one device."""
+
+    @property
+    def name(self) -> str:
+        """Engine and precision, such as "openvino/bf16"."""
+
+    @property
+    def max_batch(self) -> int:
+        """The batch size that pays; larger ones are no faster per image."""
+
+    def predict(self, pixels: Pixels) -> Scores:
+        """uint8 [N, S, S, 3] -> float32 [N, C], for any N from 1 to max_batch."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A runtime that could be loaded.
+
+    Attributes:
+        name: engine and precision.
+        module: where its class `Loaded` is; imported only when tried, so that one runtime never pays for another.
+        tolerance: largest difference of a score from the trained model's float32 one that is still the same answer.
+    """
+
+    name: str
+    module: str
+    tolerance: float
+
+
+_BF16: Final = Candidate("openvino/bf16", "service.engine.openvino", 0.05)
+_F32: Final = Candidate("openvino/f32", "service.engine.openvino", 0.001)
+_TENSORFLOW: Final = Candidate("tensorflow/f32", "service.engine.tensorflow", 0.001)
+
+
+def candidates(engine: str, cpu_flags: frozenset[str], has_gpu: bool) -> Sequence[Candidate]:
+    """The runtimes to try, fastest first, by the measurements in docs/decisions.md.
+
+    Args:
+        engine: one of settings.ENGINES.
+        cpu_flags: what the CPU can do.
+        has_gpu: whether an NVIDIA GPU is there.
+    """
+    # bf16 without instructions for it is emulated and slower than f32
+    on_cpu = [_BF16, _F32] if cpu_flags & {"amx_bf16", "avx512_bf16"} else [_F32]
+    everything = [_TENSORFLOW, *on_cpu] if has_gpu else [*on_cpu, _TENSORFLOW]
+    if engine == "auto":
+        return everything
+    asked = [one for one in (_BF16, _F32, _TENSORFLOW) if one.name == engine]
+    return asked or [one for one in everything if one.name.split("/")[0] == engine]
+
+
+def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtime:
+    """Loads the version with the first candidate that works and gives the recorded answers.
+
+    Args:
+        version: hashes already verified.
+        choices: what to try, in this order.
+        threads: CPU threads for one inference.
+
+    Raises:
+        BrokenVersion: the pixels of the goldens are not reproduced, or no candidate gives their scores.
+    """
+    goldens = version.goldens()
+    pixels = golden_pixels(version, goldens)
+    refusals = []
+    for choice in choices:
+        try:
+            runtime: Runtime = importlib.import_module(choice.module).Loaded(version, choice.name, threads)
+        except ImportError:
+            refusals.append(f"{choice.name}: not installed")
+            continue
+        except Exception as error:  # noqa: BLE001 - foreign runtimes raise anything; the next candidate may work
+            refusals.append(f"{choice.name}: does not load the model ({type(error).__name__}: {str(error)[:200]})")
+            continue
+        try:
+            check_scores(runtime.predict, pixels, goldens, len(version.manifest.class_names), choice.tolerance)
+        except BrokenVersion as error:
+            refusals.append(f"{choice.name}: {error}")
+            continue
+        for refusal in refusals:
+            _log.warning("not used: %s", refusal)
+        return runtime
+    raise BrokenVersion("; ".join(refusals) or "no engine to try")

@@ -1,0 +1,82 @@
+"""`python -m service.grpc.server SETTINGS`: the process. One asyncio loop with grpc.aio, health and reflection."""
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import grpc
+import setproctitle
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from protos import classifier_pb2, classifier_pb2_grpc
+from service.classifier import Classifier
+from service.grpc.servicer import Servicer
+from service.reactor import AsyncioReactor
+from service.readiness import Readiness
+from service.settings import Settings, load_settings
+
+_SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
+_OVERHEAD_BYTES = 1 << 16
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM, then answers what was accepted and returns."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    reactor = AsyncioReactor(loop)
+    classifier = Classifier(
+        reactor,
+        settings.run_dir / "routes.json",
+        max_queue=settings.max_queue,
+        max_images=settings.max_images,
+        max_image_bytes=settings.max_image_bytes,
+    )
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.max_body_bytes + _OVERHEAD_BYTES),
+            ("grpc.so_reuseport", 1),  # the supervisor holds the port with a socket of its own; see service/ports.py
+        ]
+    )
+    health = HealthServicer()
+    changes: set[asyncio.Task[None]] = set()  # a task that nobody refers to may vanish
+
+    def publish(ready: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        state = states.SERVING if ready else states.NOT_SERVING
+        for name in ("", _SERVICE):
+            change = loop.create_task(health.set(name, state))
+            changes.add(change)
+            change.add_done_callback(changes.discard)
+
+    publish(ready=False)
+    readiness = Readiness(classifier, reactor, publish)
+    classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+        Servicer(classifier, settings), server
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection(
+        [_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
+    )
+    server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+    await server.start()
+    await stop.wait()
+    await server.stop(settings.drain_timeout_s)
+    del readiness
+
+
+def main() -> None:
+    """Runs the front with the settings file that the supervisor wrote."""
+    setproctitle.setproctitle("graft front grpc")
+    settings = load_settings(Path(sys.argv[1]))
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

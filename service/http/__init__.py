@@ -1,0 +1,1 @@
+"""The HTTP front: Flask on gunicorn's gevent worker. Translates; the classifier does the work."""

@@ -1,0 +1,188 @@
+"""The Flask application: paths, parameters and answers of the HTTP interface."""
+
+import logging
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from flask import Flask, Response, jsonify, request
+from gevent.event import AsyncResult
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from protos.classifier_pb2 import Result
+from service.classifier import Answer, Classifier, Request
+from service.errors import (
+    BY_CODE,
+    CorruptImage,
+    DeadlineExceeded,
+    EmptyImage,
+    GraftError,
+    ImageTooLarge,
+    InternalError,
+    InvalidBase64,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    PoisonImage,
+    RequestTooLarge,
+    Unavailable,
+    UnsupportedFormat,
+    UnsupportedMedia,
+)
+from service.http.body import Upload, read_uploads
+from service.metrics import CONTENT_TYPE, IN_FLIGHT, REQUESTS, expose, observe_answer
+from service.readiness import Readiness, describe
+from service.settings import Settings
+
+STATUS: Final[dict[type[GraftError], HTTPStatus]] = {
+    EmptyImage: HTTPStatus.BAD_REQUEST,
+    InvalidBase64: HTTPStatus.BAD_REQUEST,
+    UnsupportedFormat: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    CorruptImage: HTTPStatus.BAD_REQUEST,
+    ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    PoisonImage: HTTPStatus.BAD_REQUEST,
+    InvalidRequest: HTTPStatus.BAD_REQUEST,
+    UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ModelNotFound: HTTPStatus.NOT_FOUND,
+    Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""The HTTP status of every error that a client can meet."""
+
+_RETRY_AFTER_S: Final = {HTTPStatus.TOO_MANY_REQUESTS: "1", HTTPStatus.SERVICE_UNAVAILABLE: "1"}
+_log = logging.getLogger("graft.http")
+
+
+def create_app(classifier: Classifier, readiness: Readiness, settings: Settings) -> Flask:
+    """Builds the application on a classifier whose reactor is this process's gevent hub."""
+    app = Flask("graft", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["MAX_FORM_PARTS"] = settings.max_images + 10
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+
+    @app.post("/classify")
+    def classify() -> Response:
+        started = time.monotonic()
+        top_k = _integer("top_k", 5, low=1, high=10_000)
+        pixels = _integer("pixels_sha256", 0, low=0, high=1)
+        version = _integer("version", 0, low=0, high=2**63 - 1)
+        uploads = read_uploads(request)
+        images = [upload.image for upload in uploads]
+        asked = Request(images, request.args.get("model", ""), version, top_k, bool(pixels), settings.request_timeout_s)
+        answer = _wait(classifier, asked)
+        observe_answer("http", time.monotonic() - started, answer)
+        return _answer(answer, uploads)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return jsonify(live=True)
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        routes = classifier.routes
+        response = jsonify(ready=readiness.ready, draining=routes.draining, models=describe(routes))
+        response.status_code = HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return response
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(expose(classifier.routes), content_type=CONTENT_TYPE)
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        REQUESTS.labels("http", str(response.status_code)).inc()
+        return response
+
+    @app.errorhandler(GraftError)
+    def graft_error(error: GraftError) -> Response:
+        return _problem(STATUS[type(error)], error.code, error.detail)
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def too_large(_: RequestEntityTooLarge) -> Response:
+        limit = f"expected a body of at most {settings.max_body_bytes} bytes and {settings.max_images} images"
+        return graft_error(RequestTooLarge(f"{limit}, got {request.content_length or 'more'} bytes"))
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        response = _problem(
+            HTTPStatus(error.code or 500), error.name.upper().replace(" ", "_"), error.description or ""
+        )
+        for name, value in error.get_headers():
+            if name == "Allow":
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def unforeseen(_: Exception) -> Response:
+        _log.exception("unforeseen error on %s", request.path)
+        return graft_error(InternalError("an unforeseen error; the service's log knows more"))
+
+    return app
+
+
+def _wait(classifier: Classifier, asked: Request) -> Answer:
+    """Lets other requests go on until the answer is there. Its end is certain: every call has a deadline."""
+    result: Any = AsyncResult()  # of an Answer; gevent's own type is loose
+    classifier.submit(asked, result.set)
+    with IN_FLIGHT.track_inprogress():
+        answer: Answer = result.get()
+    return answer
+
+
+def _integer(name: str, default: int, *, low: int, high: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
+        raise InvalidRequest(f"expected {name} to be an integer of {low} to {high}, got {text[:100]!r}")
+    return int(text)
+
+
+def _answer(answer: Answer, uploads: Sequence[Upload]) -> Response:
+    results = [_result(result, upload) for result, upload in zip(answer.results, uploads, strict=True)]
+    response = jsonify(model=answer.model, version=answer.version, results=results)
+    if all(result.HasField("error") for result in answer.results):
+        status = STATUS[BY_CODE[answer.results[0].error.code]]
+        response.status_code = status
+        _add_retry_after(response, status)
+    return response
+
+
+def _result(result: Result, upload: Upload) -> dict[str, Any]:
+    named = {"filename": upload.filename} if upload.filename else {}
+    if result.HasField("error"):
+        return named | {"error": {"code": result.error.code, "detail": result.error.detail}}
+    timing = result.timing_ms
+    digest = {"pixels_sha256": result.pixels_sha256} if result.pixels_sha256 else {}
+    return {
+        **named,
+        "label": result.label,
+        "score": round(result.score, 7),  # float32 has no more digits
+        "unknown": result.unknown,
+        "top": [{"label": one.label, "score": round(one.score, 7)} for one in result.top],
+        "timing_ms": {
+            "queue": round(timing.queue, 3),
+            "decode": round(timing.decode, 3),
+            "inference": round(timing.inference, 3),
+        },
+        "batch_size": timing.batch_size,
+        **digest,
+    }
+
+
+def _problem(status: HTTPStatus, code: str, detail: str) -> Response:
+    """A problem document, RFC 9457."""
+    response = jsonify(type="about:blank", title=status.phrase, status=status, code=code, detail=detail)
+    response.content_type = "application/problem+json"
+    response.status_code = status
+    _add_retry_after(response, status)
+    return response
+
+
+def _add_retry_after(response: Response, status: HTTPStatus) -> None:
+    if status in _RETRY_AFTER_S:
+        response.headers["Retry-After"] = _RETRY_AFTER_S[status]

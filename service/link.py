@@ -1,0 +1,114 @@
+"""A front's connection to one engine: sends jobs, hears results, notices when the engine is gone.
+
+Owns one non-blocking Unix socket. It knows frames but not what a job means; the classifier does.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from service.reactor import Cancellable, Reactor
+from service.wire import FrameReader, Kind
+
+T = TypeVar("T")
+_RECEIVE_BYTES = 1 << 18
+
+
+class Link(Generic[T]):
+    """One engine as a front sees it.
+
+    Attributes:
+        jobs: what the engine holds, by number.
+        accepting: False once the engine drains.
+
+    Args:
+        path: the engine's socket.
+        reactor: the loop that this front runs on.
+        on_frame: called with every frame of the engine.
+        on_lost: called once when the engine is gone; `jobs` then holds what it has not answered.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        reactor: Reactor,
+        on_frame: Callable[["Link[T]", Kind, int, bytes], None],
+        on_lost: Callable[["Link[T]"], None],
+    ) -> None:
+        self.path = path
+        self.jobs: dict[int, T] = {}
+        self.accepting = True
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._reactor = reactor
+        self._frames = FrameReader()
+        self._outgoing: list[memoryview] = []
+        self._flushing: Cancellable | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.setblocking(False)
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+        self._reading: Cancellable | None = reactor.on_readable(self._socket.fileno(), self._read)
+
+    def send(self, *parts: bytes) -> None:
+        """Sends the parts one after the other; what the socket does not take now follows later, in order."""
+        if self._reading is None:
+            return
+        self._outgoing.extend(memoryview(part) for part in parts if part)
+        if self._flushing is None:
+            self._flush()
+
+    def close(self) -> None:
+        """Hangs up. `on_lost` is not called."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+            self._stop_flushing()
+            self._socket.close()
+
+    def _read(self) -> None:
+        try:
+            chunk = self._socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._lose()
+            return
+        for kind, number, body in self._frames.feed(chunk):
+            if kind is Kind.DRAINING:
+                self.accepting = False
+            self._on_frame(self, kind, number, body)
+
+    def _flush(self) -> None:
+        try:
+            while self._outgoing:
+                sent = self._socket.sendmsg(self._outgoing[:64])
+                while self._outgoing and sent >= len(self._outgoing[0]):
+                    sent -= len(self._outgoing.pop(0))
+                if sent:
+                    self._outgoing[0] = self._outgoing[0][sent:]
+        except BlockingIOError:
+            if self._flushing is None:
+                self._flushing = self._reactor.on_writable(self._socket.fileno(), self._flush)
+        except OSError:
+            self._stop_flushing()  # the loss is noticed by the reader, in its own turn
+            self._outgoing.clear()
+        else:
+            self._stop_flushing()
+
+    def _stop_flushing(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+
+    def _lose(self) -> None:
+        self.close()
+        self._on_lost(self)

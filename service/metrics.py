@@ -1,0 +1,73 @@
+"""What is counted and timed, under which names.
+
+Fronts count; an engine's times reach them in every result, so engines need no metrics of their own. With several
+processes prometheus_client keeps the numbers in files of PROMETHEUS_MULTIPROC_DIR, which the supervisor sets before any
+front starts; `expose` adds them up. Every name is described in docs/operations.md.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from service.classifier import Answer
+from service.routes import Routes
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+REQUESTS = Counter("graft_requests", "Requests answered, by protocol and its status.", ["protocol", "status"])
+REQUEST_SECONDS = Histogram(
+    "graft_request_seconds", "Time from the whole request read to its answer ready.", ["protocol"], buckets=_SECONDS
+)
+IMAGES = Counter("graft_images", "Images answered, by OK or the error's code.", ["model", "version", "code"])
+STAGE_SECONDS = Histogram(
+    "graft_stage_seconds", "Time of an image in each stage of the engine.", ["model", "stage"], buckets=_SECONDS
+)
+BATCH_SIZE = Histogram(
+    "graft_batch_size", "Images that shared an inference, per image.", ["model"], buckets=(1, 2, 4, 8, 16, 32)
+)
+IN_FLIGHT = Gauge("graft_requests_in_flight", "Requests accepted and not yet answered.", multiprocess_mode="livesum")
+
+
+def observe_answer(protocol: str, seconds: float, answer: Answer) -> None:
+    """Counts one answered request and its images."""
+    REQUEST_SECONDS.labels(protocol).observe(seconds)
+    for result in answer.results:
+        IMAGES.labels(answer.model, str(answer.version), result.error.code or "OK").inc()
+        if not result.HasField("error"):
+            timing = result.timing_ms
+            STAGE_SECONDS.labels(answer.model, "queue").observe(timing.queue / 1e3)
+            STAGE_SECONDS.labels(answer.model, "decode").observe(timing.decode / 1e3)
+            STAGE_SECONDS.labels(answer.model, "inference").observe(timing.inference / 1e3)
+            BATCH_SIZE.labels(answer.model).observe(timing.batch_size)
+
+
+def expose(routes: Routes) -> bytes:
+    """Everything in Prometheus' text format: the fronts' numbers and what the routing table says."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped there
+    registry.register(_RoutesCollector(routes))
+    return generate_latest(registry)
+
+
+class _RoutesCollector:
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    def collect(self) -> Iterator[Metric]:
+        states = GaugeMetricFamily(
+            "graft_version_state", "1 for the state that a version is in.", labels=["model", "version", "state"]
+        )
+        live = GaugeMetricFamily("graft_live_version", "The version that answers; 0 for none.", labels=["model"])
+        engines = GaugeMetricFamily("graft_engines", "Engine processes that answer.", labels=["model", "version"])
+        for name, model in self._routes.models.items():
+            live.add_metric([name], model.live)
+            for number, version in model.versions.items():
+                states.add_metric([name, str(number), version.state], 1)
+                engines.add_metric([name, str(number)], len(version.sockets))
+        restarts = CounterMetricFamily("graft_engine_restarts", "Engine processes that died and were replaced.")
+        restarts.add_metric([], self._routes.restarts)
+        yield from (states, live, engines, restarts)

@@ -1,0 +1,133 @@
+"""Engine processes: start one, learn how its loading went, stop it.
+
+The supervisor and the trainer's evaluation both start engines here, so both run the same program. How many there are
+and what becomes of one that died is their business.
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from service import host
+
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_numbers = itertools.count(1)
+
+
+class EngineProcess:
+    """One `python -m service.engine`.
+
+    Args:
+        version_dir: what it loads.
+        run_dir: where its socket goes.
+        engine: one of settings.ENGINES.
+        core: CPU core to pin it to; None for all.
+        max_pixels: limit for one picture.
+
+    Attributes:
+        socket: path of its Unix socket.
+        engine: engine and precision once it has loaded, such as "openvino/bf16".
+        error: why it did not load; empty otherwise.
+    """
+
+    def __init__(self, version_dir: Path, run_dir: Path, engine: str, core: int | None, max_pixels: int) -> None:
+        self.core = core
+        # never used twice, so that no front takes a new engine for the one that died
+        self.socket = run_dir / f"engine-{os.getpid()}-{next(_numbers)}.sock"
+        self.engine = ""
+        self.error = ""
+        status_reader, status_writer = os.pipe()
+        command = [sys.executable, "-m", "service.engine", "--version-dir", str(version_dir.absolute())]
+        command += ["--socket", str(self.socket), "--status-fd", str(status_writer), "--engine", engine]
+        command += ["--max-pixels", str(max_pixels), *(() if core is None else ("--core", str(core)))]
+        # One engine is one thread; numeric libraries that start a thread per core would only get in its way.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(command, pass_fds=(status_writer,), cwd=_ROOT, env=environment)
+        os.close(status_writer)
+        os.set_blocking(status_reader, False)
+        self._status: int | None = status_reader
+        self._said = b""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def loading(self) -> bool:
+        """Whether it has yet to say how loading went; hears what it says. Afterwards `engine` or `error` is set."""
+        if self._status is None:
+            return False
+        try:
+            while chunk := os.read(self._status, 65536):
+                self._said += chunk
+        except BlockingIOError:
+            return True
+        os.close(self._status)
+        self._status = None
+        outcome = json.loads(self._said) if self._said else {"error": f"the engine {self.how_it_ended()} while loading"}
+        self.engine, self.error = outcome.get("engine", ""), outcome.get("error", "")
+        return False
+
+    def drain(self) -> None:
+        """Asks it to end once every front has hung up."""
+        if self.alive:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it at once and removes its socket."""
+        if self.alive:
+            self._process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Waits for it to end and removes its socket."""
+        self._process.wait()
+        if self._status is not None:
+            os.close(self._status)
+            self._status = None
+        self.socket.unlink(missing_ok=True)
+
+    def how_it_ended(self) -> str:
+        """For the log: "was killed by SIGKILL" or "ended with exit code 1". Waits for its end."""
+        code = self._process.wait()
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def engine_cores(count: int) -> list[int | None]:
+    """The core of each engine of one version.
+
+    On a CPU host one engine per core, each with a core of its own: a single-threaded engine that decodes and infers
+    beat every arrangement that hands images between threads (docs/decisions.md). On a GPU host one engine for the GPU.
+
+    Args:
+        count: number of engines; 0 for what this host should have.
+    """
+    if host.has_gpu():
+        return [None] * max(1, count)
+    cores = sorted(os.sched_getaffinity(0))
+    return [cores[index % len(cores)] for index in range(count or len(cores))]
+
+
+def wait_until_loaded(engines: list[EngineProcess], timeout_s: float) -> None:
+    """Returns when every engine has said how loading went, or is known never to.
+
+    Raises:
+        TimeoutError: one of them took longer than `timeout_s`.
+    """
+    end = time.monotonic() + timeout_s
+    while any(engine.loading for engine in engines):
+        if time.monotonic() > end:
+            raise TimeoutError(f"an engine did not load within {timeout_s:g} s")
+        time.sleep(0.01)

@@ -1,0 +1,104 @@
+"""Whether this front can answer: ready means that every live model has just answered a real image.
+
+A probe image goes the way of any request: queue, decode, model, scores. It is sent when the routing table changes,
+every few seconds while all is well, and often while it is not.
+"""
+
+import base64
+from collections.abc import Callable
+from typing import Any, Final
+
+from service.classifier import Answer, Classifier, Request
+from service.errors import GraftError, Overloaded
+from service.reactor import Reactor
+from service.routes import Routes
+
+PROBE_IMAGE: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR42mNsaGhgIAUwMZAIRjWMahg6GgDJTAGg54KQ4AAAAABJRU5ErkJggg=="
+)
+"""A grey PNG of 16 x 16 pixels."""
+
+_PROBE_TIMEOUT_S: Final = 5.0
+_NEXT_WHEN_READY_S: Final = 5.0
+_NEXT_WHEN_NOT_S: Final = 0.05
+
+
+class Readiness:
+    """Follows whether the models of a classifier answer.
+
+    Attributes:
+        ready: the latest verdict.
+
+    Args:
+        classifier: through which to probe.
+        reactor: the loop that both run on.
+        on_change: called with the new verdict when it changes.
+    """
+
+    def __init__(
+        self, classifier: Classifier, reactor: Reactor, on_change: Callable[[bool], None] | None = None
+    ) -> None:
+        self.ready = False
+        self._classifier = classifier
+        self._reactor = reactor
+        self._on_change = on_change
+        self._next_at = 0.0
+        self._look()
+
+    def _look(self) -> None:
+        """Starts a round of probes, and looks again soon."""
+        routes = self._classifier.routes
+        live = [name for name, model in routes.models.items() if model.live]
+        if routes.draining or not live:
+            self._conclude(routes, ready=False)
+            return
+        answered = dict.fromkeys(live, False)
+
+        def heard(name: str, answer: Answer) -> None:
+            answered[name] = not answer.results[0].HasField("error")
+            del waiting[name]
+            if not waiting:
+                self._conclude(routes, ready=all(answered.values()))
+
+        waiting = dict.fromkeys(live)
+        for name in live:
+            request = Request([PROBE_IMAGE], name, top_k=1, timeout_s=_PROBE_TIMEOUT_S)
+            try:
+                self._classifier.submit(request, lambda answer, name=name: heard(name, answer))  # type: ignore[misc]
+            except Overloaded:  # busy is not broken
+                self._conclude(routes, ready=self.ready)
+                return
+            except GraftError:
+                self._conclude(routes, ready=False)
+                return
+
+    def _conclude(self, probed: Routes, *, ready: bool) -> None:
+        if ready != self.ready:
+            self.ready = ready
+            if self._on_change:
+                self._on_change(ready)
+        self._wait(probed, _NEXT_WHEN_READY_S if ready else _NEXT_WHEN_NOT_S)
+
+    def _wait(self, probed: Routes, seconds: float) -> None:
+        """Looks again after `seconds`, or as soon as the table is another one."""
+        if self._classifier.routes is not probed or seconds <= 0:
+            self._look()
+        else:
+            self._reactor.call_later(_NEXT_WHEN_NOT_S, lambda: self._wait(probed, seconds - _NEXT_WHEN_NOT_S))
+
+
+def describe(routes: Routes) -> dict[str, Any]:
+    """The models for people: which version is live, and what every other one is doing or why it is not served."""
+    return {
+        name: {
+            "live": model.live,
+            "versions": {
+                str(number): {"state": one.state}
+                | ({"engine": one.engine} if one.engine else {})
+                | ({"engines": len(one.sockets)} if one.sockets else {})
+                | ({"error": one.error} if one.error else {})
+                for number, one in sorted(model.versions.items())
+            },
+        }
+        for name, model in sorted(routes.models.items())
+    }

@@ -1,0 +1,155 @@
+"""The service's settings: one frozen object, read in one place.
+
+Flags win over environment variables (GRAFT_*), those over the TOML file (--config), those over the defaults here. The
+supervisor reads them and hands the finished object to its children in a file; nobody else looks at the environment.
+"""
+
+import argparse
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+ENGINES: Final = ("auto", "openvino", "openvino/bf16", "openvino/f32", "tensorflow")
+"""What `--engine` takes; a name without precision means all of its precisions, fastest first."""
+
+MAX_PIXELS: Final = 100_000_000
+"""The largest phone cameras' full resolution; 300 MB as RGB."""
+
+_ENVIRONMENT_PREFIX: Final = "GRAFT_"
+
+
+def _setting(default: Any, text: str, **rules: Any) -> Any:  # noqa: ANN401 - a dataclass field of any type
+    return field(default=default, metadata={"help": text, **rules})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator can choose. Every field is a flag; `--help` and docs/operations.md say what each does."""
+
+    # ruff: noqa: RUF009 - `_setting` only wraps dataclasses.field
+    models: Path = _setting(Path("models"), "directory of MODEL/VERSION directories; every model in it is served")
+    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for all")
+    http_port: int = _setting(8501, "TCP port for HTTP; 0 takes a free one", low=0, high=65535)
+    grpc_port: int = _setting(8500, "TCP port for gRPC; 0 takes a free one", low=0, high=65535)
+    workers: int = _setting(1, "HTTP front processes; one is enough for about 8 cores of engines", low=1, high=256)
+    engine: str = _setting("auto", f"what computes: {', '.join(ENGINES)}", choices=ENGINES)
+    engines: int = _setting(
+        0, "engine processes per version; 0 means one per CPU core, or one on a GPU host", low=0, high=1024
+    )
+    poll_interval_s: float = _setting(1.0, "seconds between looks at the models directory", low=0.05, high=3600)
+    load_timeout_s: float = _setting(600.0, "seconds a version may take to load and prove itself", low=1, high=86400)
+    request_timeout_s: float = _setting(30.0, "seconds until a request is given up", low=0.001, high=3600)
+    drain_timeout_s: float = _setting(
+        30.0, "seconds that accepted requests get to finish when the service or a version ends", low=0, high=3600
+    )
+    drain_delay_s: float = _setting(
+        0.0, "seconds of being not ready before draining, for a load balancer to notice", low=0, high=3600
+    )
+    max_queue: int = _setting(
+        512, "images in flight per front process; more are refused with 429 / RESOURCE_EXHAUSTED", low=1, high=1_000_000
+    )
+    max_images: int = _setting(128, "images in one request", low=1, high=1_000_000)
+    max_body_bytes: int = _setting(64 << 20, "bytes of one request's body", low=1024, high=2**31 - 1)
+    max_image_bytes: int = _setting(32 << 20, "bytes of one image file", low=1024, high=2**31 - 1)
+    max_pixels: int = _setting(MAX_PIXELS, "pixels of one picture, checked before it is decoded", low=1, high=2**31 - 1)
+    run_dir: Path = _setting(
+        Path(), "directory for sockets and the routing table; by default one in the temporary directory, by port"
+    )
+    log_level: str = _setting("info", "least severe log line to print", choices=("debug", "info", "warning", "error"))
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Puts the settings together.
+
+    Args:
+        arguments: the command line without the program's name.
+        environment: the process's environment.
+
+    Raises:
+        SystemExit: an unknown or invalid setting (exit code 2, message on standard error), or --help (0).
+    """
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    config = given.pop("config") or environment.get(f"{_ENVIRONMENT_PREFIX}CONFIG")
+    values: dict[str, Any] = {}
+    for one in fields(Settings):
+        name = f"{_ENVIRONMENT_PREFIX}{one.name.upper()}"
+        if name in environment:
+            values[one.name] = (environment[name], name)
+    chosen = {}
+    for name, value in _read_file(parser, Path(config)).items() if config else ():
+        chosen[name] = (value, f"{config}: {name}")
+    chosen |= values | {name: (value, _flag(name)) for name, value in given.items() if value is not None}
+    try:
+        return Settings(**{name: _convert(name, value, where) for name, (value, where) in chosen.items()})
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def save_settings(path: Path, settings: Settings) -> None:
+    """Writes the finished settings for the supervisor's children."""
+    path.write_text(json.dumps(asdict(settings), default=str), encoding="utf-8")
+
+
+def load_settings(path: Path) -> Settings:
+    """Reads what `save_settings` wrote."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Settings(**{name: _convert(name, value, name) for name, value in values.items()})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serves every model under a models directory over HTTP and gRPC.",
+        epilog=f"Each flag is also an environment variable ({_ENVIRONMENT_PREFIX}HTTP_PORT) and a key of the TOML file "
+        "(http_port). Flags win over variables, variables over the file.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings")
+    for one in fields(Settings):
+        default = one.default if one.default is not MISSING else None
+        shown = "" if default == Path() else f" (default: {default})"
+        parser.add_argument(
+            _flag(one.name), dest=one.name, metavar=_metavar(one.type), help=one.metadata["help"] + shown
+        )
+    return parser
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(kind: Any) -> str:  # noqa: ANN401 - a dataclass field's type
+    return {int: "N", float: "SECONDS", Path: "DIR"}.get(kind, "VALUE")
+
+
+def _read_file(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        parser.error(f"cannot read the settings file {path}: {error}")
+    unknown = values.keys() - {one.name for one in fields(Settings)}
+    if unknown:
+        parser.error(f"{path}: unknown setting(s): {', '.join(sorted(unknown))}")
+    return values
+
+
+def _convert(name: str, value: Any, where: str) -> Any:  # noqa: ANN401 - of whatever type the field has
+    one = next(one for one in fields(Settings) if one.name == name)
+    kind: Any = one.type
+    if kind in (int, float):
+        try:
+            value = kind(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}: expected a number, got {value!r}") from None
+        low, high = one.metadata["low"], one.metadata["high"]
+        if not low <= value <= high:
+            raise ValueError(f"{where}: expected {low} to {high}, got {value}")
+        return value
+    value = kind(value)
+    choices = one.metadata.get("choices")
+    if choices and value not in choices:
+        raise ValueError(f"{where}: expected one of {', '.join(choices)}, got {value!r}")
+    return value

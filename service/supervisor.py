@@ -1,0 +1,221 @@
+"""The supervisor: starts fronts and engines, restarts what dies, switches versions, drains on SIGTERM.
+
+It is on no request's way. If it is killed, fronts and engines go on serving; the next supervisor on the same ports
+starts a set of its own beside them and then drains them.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import setproctitle
+
+from service.catalog import Catalog
+from service.errors import GraftError
+from service.ports import hold_port
+from service.routes import Routes, write_routes
+from service.settings import Settings, save_settings
+
+_TICK_S: Final = 0.05
+_FRONT_RETRY_S: Final = 1.0
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_log = logging.getLogger("graft.supervisor")
+
+
+class AlreadyRunning(GraftError):
+    """Another supervisor runs with these ports."""
+
+
+class Supervisor:
+    """One service.
+
+    Args:
+        settings: as the operator gave them.
+
+    Raises:
+        PortTaken: a port is not to be had.
+        AlreadyRunning: another supervisor has these ports.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._holders = [hold_port(settings.host, port) for port in (settings.http_port, settings.grpc_port)]
+        http_port, grpc_port = (holder.getsockname()[1] for holder in self._holders)
+        self._home = _home(settings, http_port, grpc_port)
+        self._lock = _lock(self._home)
+        self._orphans = _living(self._home / "children.json")
+        # of its own, so that the fronts of a supervisor that was killed keep their table and their engines
+        run_dir = self._home / str(os.getpid())
+        shutil.rmtree(run_dir, ignore_errors=True)
+        (run_dir / "metrics").mkdir(parents=True)
+        self._settings = replace(
+            settings, models=settings.models.absolute(), http_port=http_port, grpc_port=grpc_port, run_dir=run_dir
+        )
+        save_settings(run_dir / "settings.json", self._settings)
+        self._catalog = Catalog(self._settings, run_dir)
+        self._fronts: dict[str, subprocess.Popen[bytes]] = {}
+        self._front_started: dict[str, float] = {}
+        self._written: Routes | None = None
+        self._children: list[int] = []
+        self._stops = 0
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        for end in (self._wake_reader, self._wake_writer):
+            end.setblocking(False)
+
+    def run(self) -> int:
+        """Serves until SIGTERM or SIGINT; returns the exit code."""
+        setproctitle.setproctitle("graft supervisor")
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake up
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        try:
+            self._announce()
+            self._serve()
+            self._drain()
+        finally:
+            for front in self._fronts.values():
+                front.kill()
+                front.wait()
+            self._catalog.kill_all()
+            shutil.rmtree(self._settings.run_dir, ignore_errors=True)
+            (self._home / "children.json").unlink(missing_ok=True)
+        return 0
+
+    def _serve(self) -> None:
+        next_scan = 0.0
+        while not self._stops:
+            if time.monotonic() >= next_scan:
+                self._catalog.scan()
+                next_scan = time.monotonic() + self._settings.poll_interval_s
+            self._catalog.tick()
+            self._write(draining=False)
+            self._keep_fronts()
+            if self._orphans and self._catalog.settled:
+                self._relieve()
+            self._sleep()
+
+    def _drain(self) -> None:
+        """Not ready; then the fronts answer what they accepted; then the engines, whom nobody asks any more."""
+        settings = self._settings
+        _log.info("draining")
+        self._write(draining=True)
+        self._until(time.monotonic() + settings.drain_delay_s, lambda: False)
+        for front in self._fronts.values():
+            front.terminate()
+        patience = settings.drain_timeout_s + 5
+        self._until(time.monotonic() + patience, lambda: all(one.poll() is not None for one in self._fronts.values()))
+        self._catalog.unload_all()
+        self._until(time.monotonic() + patience, lambda: self._catalog.empty)
+        _log.info("drained")
+
+    def _until(self, end: float, done: Callable[[], bool]) -> None:
+        """Looks after the engines until `done` or the end; a second signal ends it at once."""
+        while not done() and time.monotonic() < end and self._stops < 2:
+            self._catalog.tick()
+            self._write(draining=True)
+            self._sleep()
+
+    def _keep_fronts(self) -> None:
+        for name in ("http", "grpc"):
+            front = self._fronts.get(name)
+            if front and front.poll() is None:
+                continue
+            if front:
+                if time.monotonic() - self._front_started[name] < _FRONT_RETRY_S:
+                    continue
+                _log.error("the %s front ended with exit code %d; another starts", name, front.returncode)
+            self._front_started[name] = time.monotonic()
+            self._fronts[name] = self._start_front(name)
+
+    def _start_front(self, name: str) -> subprocess.Popen[bytes]:
+        run_dir = self._settings.run_dir
+        command = [sys.executable, "-m", f"service.{name}.server", str(run_dir / "settings.json")]
+        environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(run_dir / "metrics")}
+        # a session of its own: Ctrl-C is for the supervisor, which then drains the fronts
+        return subprocess.Popen(command, cwd=_ROOT, env=environment, start_new_session=True)
+
+    def _write(self, *, draining: bool) -> None:
+        routes = self._catalog.routes(draining=draining)
+        if routes != self._written:
+            write_routes(self._settings.run_dir / "routes.json", routes)
+            self._written = routes
+        children = sorted([*(front.pid for front in self._fronts.values()), *self._catalog.pids])
+        if children != self._children:
+            (self._home / "children.json").write_text(json.dumps(children), encoding="ascii")
+            self._children = children
+
+    def _announce(self) -> None:
+        settings = self._settings
+        http, grpc = f"http://{settings.host}:{settings.http_port}", f"{settings.host}:{settings.grpc_port}"
+        (self._home / "address.json").write_text(json.dumps({"http": http, "grpc": grpc}), encoding="ascii")
+        _log.info("HTTP on %s, gRPC on %s, models from %s", http, grpc, settings.models)
+        if not settings.models.is_dir():
+            _log.warning("there is no directory %s yet; waiting for it", settings.models)
+
+    def _relieve(self) -> None:
+        """Everything of ours serves: the fronts and engines that a killed supervisor left may go."""
+        for pid in self._orphans:
+            _log.info("draining process %d, left by a supervisor that was killed", pid)
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+        self._orphans = []
+
+    def _stop(self, *_: object) -> None:
+        self._stops += 1
+
+    def _sleep(self) -> None:
+        """Until a signal (a child's end, too) or the next tick."""
+        if select.select([self._wake_reader], [], [], _TICK_S)[0]:
+            self._wake_reader.recv(4096)
+
+
+def _home(settings: Settings, http_port: int, grpc_port: int) -> Path:
+    if settings.run_dir != Path():
+        home = settings.run_dir.absolute()
+    else:
+        home = Path(tempfile.gettempdir()) / f"graft-{os.getuid()}-{http_port}-{grpc_port}"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if home.stat().st_uid != os.getuid():
+        raise AlreadyRunning(f"the run directory {home} belongs to somebody else; choose another with --run-dir")
+    return home
+
+
+def _lock(home: Path) -> int:
+    """Held until this process ends, however it ends."""
+    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AlreadyRunning(f"another service runs already with the run directory {home}") from None
+    return descriptor
+
+
+def _living(path: Path) -> Sequence[int]:
+    """Processes in the list that still are what they were: Graft's."""
+    try:
+        pids: list[int] = json.loads(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return []
+    living = []
+    for pid in pids:
+        try:
+            if b"graft" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                living.append(pid)
+        except OSError:
+            continue
+    return living

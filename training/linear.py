@@ -1,0 +1,146 @@
+"""The linear head: multinomial logistic regression on the frozen backbone's features.
+
+Its strength of regularisation is chosen by cross-validation, and everything that calibrates it comes from the same
+out-of-fold scores, so no image is kept away from the final fit but the test split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from training import calibration
+from training.calibration import Labels, Logits
+
+FOLDS: Final = 5
+STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""scikit-learn's C: inverse of the L2 penalty on standardised features. Best on four-classes 1, on cats-dogs 0.01."""
+
+_DEFAULT_STRENGTH: Final = 0.01
+_LONGEST: Final = 1000
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One strength of regularisation, out of fold."""
+
+    strength: float
+    log_loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A fitted head: logits = features @ kernel + bias. Standardisation and temperature are folded in.
+
+    Attributes:
+        kernel: float32 [D,C].
+        bias: float32 [C].
+        strength: the chosen C.
+        temperature: what the logits were divided by.
+        unknown_threshold: see calibration.
+        scores: calibrated out-of-fold probabilities, float32 [N,C]; of the fitted images themselves where they are too
+            few for folds.
+        tried: all strengths.
+    """
+
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    strength: float
+    temperature: float
+    unknown_threshold: float
+    scores: Logits
+    tried: tuple[Tried, ...]
+
+    def logits(self, features: NDArray[np.float32]) -> Logits:
+        """float32 [N,D] -> calibrated logits float32 [N,C]."""
+        return np.asarray(features @ self.kernel + self.bias, np.float32)
+
+
+def fit(
+    features: NDArray[np.float32], labels: Labels, groups: Sequence[int], classes: int, *, seed: int = 0
+) -> LinearHead:
+    """Fits the head.
+
+    Args:
+        features: float32 [N,D].
+        labels: class number per image; every class occurs.
+        groups: images of one group stay in one fold.
+        classes: C.
+        seed: of the folds.
+    """
+    mean = features.mean(axis=0)
+    deviation = features.std(axis=0)
+    deviation[deviation < 1e-6] = 1.0
+    standardised = (features - mean) / deviation
+    folds = _folds(labels, groups, seed)
+    # One BLAS thread: the products are so small that more of them only wait for each other. Five strengths on
+    # four-classes take 0.7 s with one thread and 3.5 s with two.
+    with threadpool_limits(1):
+        tried, held_out = _cross_validate(standardised, labels, folds, classes)
+        strength = min(tried, key=lambda one: one.log_loss).strength if tried else _DEFAULT_STRENGTH
+        kernel, bias = _coefficients(_model(strength).fit(standardised, labels), classes)
+    logits = held_out.get(strength, standardised @ kernel + bias)
+    temperature = calibration.temperature(logits, labels) if tried else 1.0
+    scores = calibration.softmax(logits / temperature)
+    threshold = calibration.unknown_threshold(scores, labels) if tried else 0.0
+    kernel = kernel / deviation[:, None] / temperature
+    bias = bias / temperature - mean @ kernel
+    return LinearHead(
+        kernel.astype(np.float32), bias.astype(np.float32), strength, temperature, threshold, scores, tuple(tried)
+    )
+
+
+def _cross_validate(
+    features: NDArray[np.float32], labels: Labels, folds: NDArray[np.intp], classes: int
+) -> tuple[list[Tried], dict[float, Logits]]:
+    """Fits each fold along the strengths, each from the one before: a third of the iterations of starting anew."""
+    held_out = {strength: np.zeros((len(labels), classes), np.float32) for strength in STRENGTHS}
+    if folds.max() == 0:
+        return [], {}
+    for fold in range(folds.max() + 1):
+        fitted = folds != fold
+        model = _model(STRENGTHS[0])
+        for strength in STRENGTHS:
+            model.set_params(C=strength).fit(features[fitted], labels[fitted])
+            kernel, bias = _coefficients(model, classes)
+            held_out[strength][~fitted] = features[~fitted] @ kernel + bias
+    tried = [
+        Tried(strength, calibration.log_loss(logits, labels), float(np.mean(logits.argmax(axis=1) == labels)))
+        for strength, logits in held_out.items()
+    ]
+    return tried, held_out
+
+
+def _folds(labels: Labels, groups: Sequence[int], seed: int) -> NDArray[np.intp]:
+    """A fold number per image: whole groups, and of every class about as many in each fold.
+
+    As many folds as the smallest class has groups, at most 5, so that no class is missing from what a fold is fitted
+    on; all zeros when that leaves one fold.
+    """
+    numbers = np.asarray(groups)
+    _, first = np.unique(numbers, return_index=True)
+    by_class = [numbers[first[labels[first] == label]] for label in np.unique(labels)]
+    count = max(1, min(FOLDS, min(len(members) for members in by_class)))
+    random = np.random.default_rng(seed)
+    fold_of = {}
+    for members in by_class:
+        for position, group in enumerate(random.permutation(members)):
+            fold_of[int(group)] = position % count
+    return np.array([fold_of[int(group)] for group in numbers], np.intp)
+
+
+def _model(strength: float) -> Any:  # noqa: ANN401 - scikit-learn is untyped
+    return LogisticRegression(C=strength, max_iter=_LONGEST, warm_start=True)
+
+
+def _coefficients(model: Any, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # noqa: ANN401
+    kernel, bias = model.coef_.T, model.intercept_
+    if classes == 2:
+        # scikit-learn fits one logit for two classes; half of it for and half against is the same softmax.
+        kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
+    return kernel, bias

@@ -1,0 +1,28 @@
+"""Imports Keras without its chatter.
+
+TensorFlow's C++ libraries write notes about CPU features and missing GPUs to file descriptor 2 while they load, before
+any of their own log levels apply. They are held back, and shown after all when the import fails.
+"""
+
+import os
+import sys
+import tempfile
+
+
+def import_keras() -> None:
+    """Imports TensorFlow and Keras (about 4 s); what they print is shown only when that fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import keras  # noqa: PLC0415, F401 - four seconds that `--help` and a wrong path should not cost
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
