@@ -21,8 +21,19 @@ from service.settings import MAX_PIXELS
 DECODE_VERSION: Final = 1
 """Rises whenever `decode` gives other pixels for the same bytes and spec."""
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "MPO")
-"""What we read. MPO is what many phones write into .jpg files: a JPEG with more pictures behind it."""
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+"""What we read. JPEG includes MPO, a JPEG with more pictures behind it, which many phones write into .jpg files."""
+
+_SIGNATURES: Final = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"RIFF": "WEBP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+}
+"""How the files start, to tell a damaged image from something that is none."""
 
 Pixels = NDArray[np.uint8]
 
@@ -115,6 +126,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
+        name = next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
+        if name:
+            raise CorruptImage(f"a {name} file whose header is truncated or damaged ({len(data)} bytes)") from error
         raise UnsupportedFormat(f"expected {_names()}, got {_describe(data)}") from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
         raise CorruptImage(f"the header of the image is damaged ({len(data)} bytes)") from error
@@ -179,7 +193,7 @@ def _stretched(picture: Image.Image) -> Image.Image:
 
 
 def _names() -> str:
-    return "a " + ", ".join(name for name in FORMATS if name != "MPO") + " file"
+    return f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
 
 
 def _describe(data: bytes) -> str:

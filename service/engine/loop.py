@@ -103,18 +103,23 @@ class EngineLoop:
     def run(self) -> None:
         """Serves until drained."""
         told = False
-        while not (told and not self._connections):
+        while True:
             if self._draining and not told:
                 told = True
-                self._selector.unregister(self._listener)
-                self._listener.close()
-                for connection in list(self._connections):
-                    self._send(connection, frame(Kind.DRAINING, 0))
+                self._tell_draining()
+            if told and not self._connections:
+                return
             self._receive(block=not self._queue)
             batch, expired = self._queue.take(self._clock())
             self._answer([(job, _failure(DeadlineExceeded("the deadline passed in the queue"))) for job in expired])
             if batch:
                 self._run(batch)
+
+    def _tell_draining(self) -> None:
+        self._selector.unregister(self._listener)
+        self._listener.close()
+        for connection in list(self._connections):
+            self._send(connection, frame(Kind.DRAINING, 0))
 
     # -- batches
 
