@@ -9,7 +9,7 @@ ifneq ($(wildcard ../shared/keras),)
 export KERAS_HOME ?= $(abspath ../shared/keras)
 endif
 
-.PHONY: env demo test lint unit locks protos bench clean help
+.PHONY: env demo test lint unit locks protos clean help
 
 help:  ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,7 +19,6 @@ env: $(VENV)/.complete  ## make the environment in .venv
 $(VENV)/.complete: locks/all.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Graft needs Python 3.11: '$(PYTHON)' was not found. Set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Making the environment in $(VENV) (about 1.3 GB to download and unpack; a few minutes) ..."
-	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement locks/all.lock
 	@touch $@
@@ -41,7 +40,7 @@ unit: env
 protos: env  ## regenerate the committed protobuf code
 	$(BIN)/python -m protos.generate
 
-locks: env  ## resolve pyproject.toml anew into locks/ (needs uv)
+locks:  ## resolve pyproject.toml anew into locks/ (needs uv)
 	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 --extra dev -o locks/all.lock pyproject.toml
 	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock -o locks/cpu.lock pyproject.toml
 	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock --extra gpu -o locks/gpu.lock pyproject.toml

@@ -43,8 +43,8 @@ class LoadedVersion:
         self._since = time.monotonic()
         self._draining = False
         self._deaths_in_a_row = 0
-        self._retry_at: list[tuple[float, int | None]] = []
-        self._engines = [self._start(core) for core in engine_cores(settings.engines)]
+        self._engines: list[EngineProcess] = []
+        self._due: list[tuple[float, int | None]] = [(0.0, core) for core in engine_cores(settings.engines)]
 
     @property
     def engine(self) -> str:
@@ -65,9 +65,11 @@ class LoadedVersion:
     def tick(self) -> None:
         """Looks after the engines: hears how loading goes, replaces what died, ends what is drained or late."""
         if self.state == "LOADING":
+            self._start_due()
             self._follow_loading()
         elif self.state == "AVAILABLE":
             self._replace_dead()
+            self._start_due()
         elif self.state == "UNLOADING":
             self._follow_draining()
 
@@ -83,8 +85,12 @@ class LoadedVersion:
         self._engines.clear()
         self.state = "END"
 
-    def _start(self, core: int | None) -> EngineProcess:
-        return EngineProcess(self._path, self._run_dir, self._settings.engine, core, self._settings.max_pixels)
+    def _start_due(self) -> None:
+        """Starts engines whose time has come. When the host cannot (OSError), they stay due."""
+        settings = self._settings
+        for due in [one for one in self._due if one[0] <= time.monotonic()]:
+            self._engines.append(EngineProcess(self._path, self._run_dir, settings.engine, due[1], settings.max_pixels))
+            self._due.remove(due)
 
     @staticmethod
     def _answers(engine: EngineProcess) -> bool:
@@ -117,10 +123,7 @@ class LoadedVersion:
             wait = 0.0 if not self._deaths_in_a_row else min(_LONGEST_WAIT_S, 0.1 * 2**self._deaths_in_a_row)
             self._deaths_in_a_row += 1
             _log.error("an engine of %s %s; another starts in %.1f s", self._name, reason, wait)
-            self._retry_at.append((now + wait, engine.core))
-        for due in [one for one in self._retry_at if one[0] <= now]:
-            self._retry_at.remove(due)
-            self._engines.append(self._start(due[1]))
+            self._due.append((now + wait, engine.core))
 
     def _follow_draining(self) -> None:
         took = time.monotonic() - self._since

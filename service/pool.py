@@ -30,6 +30,9 @@ class EngineProcess:
         core: CPU core to pin it to; None for all.
         max_pixels: limit for one picture.
 
+    Raises:
+        OSError: the host cannot start another process.
+
     Attributes:
         socket: path of its Unix socket.
         engine: engine and precision once it has loaded, such as "openvino/bf16".
@@ -48,8 +51,13 @@ class EngineProcess:
         command += ["--max-pixels", str(max_pixels), *(() if core is None else ("--core", str(core)))]
         # One engine is one thread; numeric libraries that start a thread per core would only get in its way.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(command, pass_fds=(status_writer,), cwd=_ROOT, env=environment)
-        os.close(status_writer)
+        try:
+            self._process = subprocess.Popen(command, pass_fds=(status_writer,), cwd=_ROOT, env=environment)
+        except OSError:
+            os.close(status_reader)
+            raise
+        finally:
+            os.close(status_writer)
         os.set_blocking(status_reader, False)
         self._status: int | None = status_reader
         self._said = b""

@@ -69,6 +69,7 @@ class Supervisor:
         self._front_started: dict[str, float] = {}
         self._written: Routes | None = None
         self._children: list[int] = []
+        self._next_scan = 0.0
         self._stops = 0
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
@@ -95,17 +96,23 @@ class Supervisor:
         return 0
 
     def _serve(self) -> None:
-        next_scan = 0.0
         while not self._stops:
-            if time.monotonic() >= next_scan:
-                self._catalog.scan()
-                next_scan = time.monotonic() + self._settings.poll_interval_s
-            self._catalog.tick()
-            self._write(draining=False)
-            self._keep_fronts()
-            if self._orphans and self._catalog.settled:
-                self._relieve()
+            try:
+                self._step()
+            except OSError:  # no more processes, a full disk: what runs goes on, and we try again
+                _log.exception("the host refused something; trying again")
+                time.sleep(_FRONT_RETRY_S)
             self._sleep()
+
+    def _step(self) -> None:
+        if time.monotonic() >= self._next_scan:
+            self._next_scan = time.monotonic() + self._settings.poll_interval_s
+            self._catalog.scan()
+        self._catalog.tick()
+        self._write(draining=False)
+        self._keep_fronts()
+        if self._orphans and self._catalog.settled:
+            self._relieve()
 
     def _drain(self) -> None:
         """Not ready; then the fronts answer what they accepted; then the engines, whom nobody asks any more."""

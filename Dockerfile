@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+# Two serving images, with service/ and protos/ only:
+#   docker build --target cpu -t graft:cpu .     CPU hosts: OpenVINO
+#   docker build --target gpu -t graft:gpu .     GPU hosts: TensorFlow with CUDA
+#   docker run --init -p 8501:8501 -p 8500:8500 -v "$PWD/models:/models:ro" graft:cpu
+#   docker run --init --gpus all -p 8501:8501 -p 8500:8500 -v "$PWD/models:/models:ro" graft:gpu
+ARG PYTHON=python:3.11-slim-bookworm
+
+FROM ${PYTHON} AS environment-cpu
+COPY locks/cpu.lock /tmp/cpu.lock
+RUN python -m venv /opt/graft \
+ && /opt/graft/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/cpu.lock
+
+FROM ${PYTHON} AS environment-gpu
+COPY locks/gpu.lock /tmp/gpu.lock
+RUN python -m venv /opt/graft \
+ && /opt/graft/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/gpu.lock
+
+FROM ${PYTHON} AS base
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin graft
+WORKDIR /srv/graft
+COPY protos/ protos/
+COPY service/ service/
+ENV PATH=/opt/graft/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    GRAFT_HOST=0.0.0.0 \
+    GRAFT_MODELS=/models
+USER graft
+EXPOSE 8500 8501
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8501/readyz')"]
+ENTRYPOINT ["python", "-m", "service"]
+
+FROM base AS gpu
+COPY --from=environment-gpu /opt/graft /opt/graft
+
+# Last, so that it is what a plain `docker build` makes.
+FROM base AS cpu
+COPY --from=environment-cpu /opt/graft /opt/graft
