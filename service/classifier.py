@@ -37,6 +37,9 @@ from service.reactor import Cancellable, Reactor
 from service.routes import Routes, read_routes
 from service.wire import PIXELS_SHA256, SOLO, Kind, classify_header, frame
 
+MAX_TOP_K: Final = 10_000
+"""Most labels per image; what a frame to an engine can ask for is 16 bits."""
+
 _ROUTES_POLL_S: Final = 0.05
 _POISON_REMEMBERED: Final = 1000
 _DEATHS_OF_POISON: Final = 2
@@ -50,7 +53,7 @@ class Request:
         images: whole image files, or why there is none in the request.
         model: name; empty for the only one.
         version: number; 0 for the live one.
-        top_k: labels per image, at least 1.
+        top_k: labels per image, 1 to MAX_TOP_K.
         pixels_sha256: also return the digest of the pixels.
         timeout_s: seconds until the answer is of no more use.
     """
@@ -157,12 +160,14 @@ class Classifier:
             done: called once with the answer, at the latest at the deadline, unless the call is cancelled.
 
         Raises:
-            InvalidRequest: no image, or more than one request may hold.
+            InvalidRequest: no image, more than one request may hold, or a top_k that nobody can want.
             ModelNotFound, Unavailable: nothing can answer this.
             Overloaded: too much is in flight already; nothing was started.
         """
         if not 1 <= len(request.images) <= self._max_images:
             raise InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {len(request.images)}")
+        if not 1 <= request.top_k <= MAX_TOP_K:
+            raise InvalidRequest(f"expected top_k to be 1 to {MAX_TOP_K}, got {request.top_k}")
         model, version = self.routes.resolve(request.model, request.version)
         if self.in_flight + len(request.images) > self._max_queue:
             raise Overloaded(

@@ -145,6 +145,8 @@ def _shape(picture: Image.Image, spec: ImageSpec) -> Image.Image:
     # JPEG only: the decoder itself scales by 1/2, 1/4 or 1/8 while both sides stay at least S. Part of the definition,
     # so training sees the same; measured in docs/decisions.md.
     picture.draft("RGB", (side, side))
+    # Before asking for the orientation: Pillow turns TIFF upright while loading, and then says so.
+    picture.load()
     orientation = _orientation(picture)
     rgb = _rgb(picture)
     box = None
@@ -166,11 +168,11 @@ def _orientation(picture: Image.Image) -> int:
 
 def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB":
-        picture.load()
         return picture
     if picture.mode.startswith("I;16"):
-        # convert() would clip everything above 255 to white
-        return picture.point(lambda value: value / 257).convert("L").convert("RGB")
+        # convert("L") would clip everything above 255 to white; point() knows only the native order of bytes
+        native = picture if picture.mode == "I;16" else picture.convert("I")
+        return native.point(lambda value: value / 257).convert("L").convert("RGB")
     if picture.mode in ("I", "F"):
         return _stretched(picture)
     if picture.has_transparency_data:

@@ -39,6 +39,7 @@ class Readiness:
         self, classifier: Classifier, reactor: Reactor, on_change: Callable[[bool], None] | None = None
     ) -> None:
         self.ready = False
+        self._was_ready = False  # later, a model that is added must not take the others' readiness away
         self._classifier = classifier
         self._reactor = reactor
         self._on_change = on_change
@@ -49,7 +50,7 @@ class Readiness:
         """Starts a round of probes, and looks again soon."""
         routes = self._classifier.routes
         live = [name for name, model in routes.models.items() if model.live]
-        if routes.draining or not live:
+        if routes.draining or not live or (not self._was_ready and _still_loading(routes)):
             self._conclude(routes, ready=False)
             return
         answered = dict.fromkeys(live, False)
@@ -73,6 +74,7 @@ class Readiness:
                 return
 
     def _conclude(self, probed: Routes, *, ready: bool) -> None:
+        self._was_ready = self._was_ready or ready
         if ready != self.ready:
             self.ready = ready
             if self._on_change:
@@ -102,3 +104,11 @@ def describe(routes: Routes) -> dict[str, Any]:
         }
         for name, model in sorted(routes.models.items())
     }
+
+
+def _still_loading(routes: Routes) -> bool:
+    """Whether a model that has nothing live yet is about to."""
+    return any(
+        not model.live and any(version.state == "LOADING" for version in model.versions.values())
+        for model in routes.models.values()
+    )

@@ -140,6 +140,9 @@ def _convert(name: str, value: Any, where: str) -> Any:  # noqa: ANN401 - of wha
     one = next(one for one in fields(Settings) if one.name == name)
     kind: Any = one.type
     if kind in (int, float):
+        # what TOML and JSON hold already has a type: true is no number, and 8501.5 no port
+        if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+            raise ValueError(f"{where}: expected {'an integer' if kind is int else 'a number'}, got {value!r}")
         try:
             value = kind(value)
         except (TypeError, ValueError):
@@ -148,6 +151,8 @@ def _convert(name: str, value: Any, where: str) -> Any:  # noqa: ANN401 - of wha
         if not low <= value <= high:
             raise ValueError(f"{where}: expected {low} to {high}, got {value}")
         return value
+    if not isinstance(value, str | Path):
+        raise ValueError(f"{where}: expected text, got {value!r}")
     value = kind(value)
     choices = one.metadata.get("choices")
     if choices and value not in choices:

@@ -211,6 +211,8 @@ def _parse(path: Path, message: Manifest | Goldens, what: str) -> None:
     try:
         json_format.Parse(path.read_text(encoding="utf-8"), message, ignore_unknown_fields=True)
     except FileNotFoundError as error:
-        raise BrokenVersion(f"expected a {what} at {path.relative_to(path.parents[2]).name}, found no file") from error
-    except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
+        raise BrokenVersion(f"expected a {what} at {path.name}, found no file") from error
+    except OSError as error:  # whose text holds the path
+        raise BrokenVersion(f"the {what} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, json_format.ParseError) as error:
         raise BrokenVersion(f"the {what} cannot be read: {error}") from error

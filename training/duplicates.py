@@ -29,15 +29,20 @@ scanner border correlate at 0.96, the two photos of the horse at 0.92.
 # Grey levels at which an edge counts fully, so that the border of a scan does not outweigh the text inside.
 _EDGE: Final = 12
 # Each image is compared with so many neighbours in its bucket, so time stays linear when thousands share a band.
-_NEIGHBOURS: Final = 256
-_CHUNK: Final = 1 << 15
+_NEIGHBOURS: Final = 128
+_CHUNK: Final = 1 << 14
+
+_BANDS: Final = 4
+
+_Numbers = NDArray[np.intp]
+_Hashes = NDArray[np.uint64]
 
 
 def group(images: Sequence[Image]) -> list[int]:
     """Groups images that show the same picture.
 
-    Transitive: a chain of near-identical images is one group. Near-linear in time: at most 256 comparisons per image
-    and band, with the neighbours of most similar mean brightness.
+    Transitive: a chain of near-identical images is one group. Near-linear in time: where many images share a band,
+    each is compared with the 128 of most similar mean brightness.
 
     Returns:
         A group number per image, counted from 0 in the order of first appearance.
@@ -53,57 +58,69 @@ def group(images: Sequence[Image]) -> list[int]:
     return [numbers.setdefault(int(roots[at]), len(numbers)) for at in position]
 
 
-def _near_identical(hashes: NDArray[np.uint64], pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
+def _near_identical(hashes: _Hashes, pixels: NDArray[np.uint8]) -> _Numbers:
     """The root of each image's group."""
     roots = np.arange(len(hashes))
     if not len(hashes):
         return roots
-    thumbnails = pixels.reshape(len(hashes), -1)
-    brightness = thumbnails.mean(axis=1)
-    for band in range(4):
-        keys = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
+    thumbnails = pixels.reshape(len(hashes), THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    edges = _edges(thumbnails)
+    brightness = thumbnails.mean(axis=(1, 2))
+    has_edges = np.asarray(edges.any(axis=1))  # a blank page is like nothing but its own bytes
+    for band in range(_BANDS):
+        keys = _band(hashes, band)
         order = np.lexsort((brightness, keys))
+        order = order[has_edges[order]]
         for offset in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
             first, second = order[:-offset], order[offset:]
-            same_band = keys[first] == keys[second]
-            if not same_band.any():
+            same = keys[first] == keys[second]
+            if not same.any():
                 break
-            first, second = first[same_band], second[same_band]
-            close = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_DISTANCE
-            close &= roots[first] != roots[second]
-            _join(roots, first[close], second[close], thumbnails)
+            first, second = first[same], second[same]
+            close = _fresh_and_close(hashes[first] ^ hashes[second], band) & (roots[first] != roots[second])
+            _join(roots, first[close], second[close], edges)
     return roots
 
 
-def _join(
-    roots: NDArray[np.intp], first: NDArray[np.intp], second: NDArray[np.intp], thumbnails: NDArray[np.uint8]
-) -> None:
-    """Joins the groups of those pairs whose thumbnails agree. `roots` stays flat: each entry names its group's root."""
+def _band(hashes: _Hashes, number: int) -> _Hashes:
+    return (hashes >> np.uint64(16 * number)) & np.uint64(0xFFFF)
+
+
+def _fresh_and_close(differing: _Hashes, band: int) -> NDArray[np.bool_]:
+    """Which pairs, given the bits in which they differ, are candidates; one that shares a lower band was one there."""
+    close = np.bitwise_count(differing) <= MAX_DISTANCE
+    for lower in range(band):
+        close &= _band(differing, lower) != 0
+    return close
+
+
+def _join(roots: _Numbers, first: _Numbers, second: _Numbers, edges: NDArray[np.int8]) -> None:
+    """Joins the groups of those pairs whose edges agree. `roots` stays flat: each entry names its group's root."""
     for start in range(0, len(first), _CHUNK):
         some = slice(start, start + _CHUNK)
-        agree = _likeness(thumbnails[first[some]], thumbnails[second[some]]) >= MIN_LIKENESS
-        for one, other in zip(first[some][agree], second[some][agree], strict=True):
+        agree = _likeness(edges[first[some]], edges[second[some]]) >= MIN_LIKENESS
+        for one, other in zip(first[some][agree].tolist(), second[some][agree].tolist(), strict=True):
             low, high = sorted((_root(roots, one), _root(roots, other)))
             roots[high] = low
     while (flatter := roots[roots]).tobytes() != roots.tobytes():
         roots[:] = flatter
 
 
-def _root(roots: NDArray[np.intp], at: np.intp) -> np.intp:
+def _root(roots: _Numbers, at: int) -> int:
     while roots[at] != at:
-        at = roots[at]
+        at = int(roots[at])
     return at
 
 
-def _likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Cosine between the edges of each pair of thumbnails, [pairs]. Pictures without any edge are like nothing."""
-    one, other = _edges(first), _edges(second)
-    scale = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    return np.asarray((one * other).sum(axis=1) / np.maximum(scale, 1), np.float32)
+def _edges(thumbnails: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Differences between neighbours, across and down, cut at _EDGE: [images, 480]."""
+    grey = thumbnails.astype(np.int16)
+    steps = [np.diff(grey, axis=axis).clip(-_EDGE, _EDGE).astype(np.int8) for axis in (1, 2)]
+    return np.concatenate([step.reshape(len(grey), -1) for step in steps], axis=1)
 
 
-def _edges(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Differences between neighbours, across and down, [pairs, 480]."""
-    grey = thumbnails.reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE).astype(np.float32)
-    steps = [np.diff(grey, axis=axis).clip(-_EDGE, _EDGE).reshape(len(grey), -1) for axis in (1, 2)]
-    return np.concatenate(steps, axis=1)
+def _likeness(first: NDArray[np.int8], second: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Cosine between the edges of each pair: [pairs]."""
+    one, other = first.astype(np.float32), second.astype(np.float32)
+    dot, lengths = np.einsum("ij,ij->i", one, other), [np.einsum("ij,ij->i", side, side) for side in (one, other)]
+    return np.asarray(dot / np.sqrt(lengths[0] * lengths[1]), np.float32)

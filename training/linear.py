@@ -1,4 +1,4 @@
-"""The linear head: multinomial logistic regression on the frozen backbone's features.
+"""The strategy `linear`: multinomial logistic regression on the frozen backbone's features.
 
 Its strength of regularisation is chosen by cross-validation, and everything that calibrates it comes from the same
 out-of-fold scores, so no image is kept away from the final fit but the test split.
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from training import calibration
+from training.backbones import Backbone
 from training.calibration import Labels, Logits
+from training.task import Task, Trained, Tried
 
 FOLDS: Final = 5
 STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -25,10 +28,10 @@ _LONGEST: Final = 1000
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One strength of regularisation, out of fold."""
+class Strength:
+    """One strength of regularisation, out of fold: `value` is scikit-learn's C."""
 
-    strength: float
+    value: float
     log_loss: float
     accuracy: float
 
@@ -54,11 +57,44 @@ class LinearHead:
     temperature: float
     unknown_threshold: float
     scores: Logits
-    tried: tuple[Tried, ...]
+    tried: tuple[Strength, ...]
 
     def logits(self, features: NDArray[np.float32]) -> Logits:
         """float32 [N,D] -> calibrated logits float32 [N,C]."""
         return np.asarray(features @ self.kernel + self.bias, np.float32)
+
+
+def train(task: Task, backbone: Backbone, features: NDArray[np.float32]) -> Trained:
+    """Fits the head on train and validation together and joins it to the backbone.
+
+    Args:
+        task: what to learn.
+        backbone: stays as it is.
+        features: of all images of train and validation, in the order of `task.split.train + task.split.validation`.
+    """
+    fitted = task.split.train + task.split.validation
+    groups = [task.groups[position] for position in fitted]
+    head = fit(features, task.labels[list(fitted)], groups, task.classes, seed=task.seed)
+    tried = sorted(head.tried, key=lambda one: one.log_loss)
+    return Trained(
+        model=join(backbone, head),
+        held_out=fitted,
+        scores=head.scores,
+        temperature=head.temperature,
+        unknown_threshold=head.unknown_threshold,
+        trained_parameters=head.kernel.size + head.bias.size,
+        hyperparameters={"regularisation_c": f"{head.strength:g}", "folds": str(FOLDS)},
+        tried=[Tried(f"linear, C={one.value:g}", one.accuracy, 0.0) for one in tried],
+    )
+
+
+def join(backbone: Backbone, head: LinearHead) -> Any:  # noqa: ANN401 - keras is untyped
+    """keras.Model: images uint8 [N,S,S,3] -> scores float32 [N,C]; BatchNorm in inference mode, whoever calls it how."""
+    features = backbone.features()
+    dense = keras.layers.Dense(head.bias.size, activation="softmax", name="head")
+    model = keras.Model(features.inputs, dense(features.outputs[0]))
+    dense.set_weights([head.kernel, head.bias])
+    return model
 
 
 def fit(
@@ -82,7 +118,7 @@ def fit(
     # four-classes take 0.7 s with one thread and 3.5 s with two.
     with threadpool_limits(1):
         tried, held_out = _cross_validate(standardised, labels, folds, classes)
-        strength = min(tried, key=lambda one: one.log_loss).strength if tried else _DEFAULT_STRENGTH
+        strength = min(tried, key=lambda one: one.log_loss).value if tried else _DEFAULT_STRENGTH
         kernel, bias = _coefficients(_model(strength).fit(standardised, labels), classes)
     logits = held_out.get(strength, standardised @ kernel + bias)
     temperature = calibration.temperature(logits, labels) if tried else 1.0
@@ -97,7 +133,7 @@ def fit(
 
 def _cross_validate(
     features: NDArray[np.float32], labels: Labels, folds: NDArray[np.intp], classes: int
-) -> tuple[list[Tried], dict[float, Logits]]:
+) -> tuple[list[Strength], dict[float, Logits]]:
     """Fits each fold along the strengths, each from the one before: a third of the iterations of starting anew."""
     held_out = {strength: np.zeros((len(labels), classes), np.float32) for strength in STRENGTHS}
     if folds.max() == 0:
@@ -110,7 +146,7 @@ def _cross_validate(
             kernel, bias = _coefficients(model, classes)
             held_out[strength][~fitted] = features[~fitted] @ kernel + bias
     tried = [
-        Tried(strength, calibration.log_loss(logits, labels), float(np.mean(logits.argmax(axis=1) == labels)))
+        Strength(strength, calibration.log_loss(logits, labels), float(np.mean(logits.argmax(axis=1) == labels)))
         for strength, logits in held_out.items()
     ]
     return tried, held_out

@@ -1,7 +1,7 @@
 """Imports Keras without its chatter.
 
-TensorFlow's C++ libraries write notes about CPU features and missing GPUs to file descriptor 2 while they load, before
-any of their own log levels apply. They are held back, and shown after all when the import fails.
+TensorFlow's C++ libraries write notes about CPU features and missing GPUs to file descriptor 2 while they load, whatever
+their own log levels say. They are held back, and shown after all when the import fails.
 """
 
 import os
@@ -19,6 +19,9 @@ def import_keras() -> None:
         os.dup2(held.fileno(), 2)
         try:
             import keras  # noqa: PLC0415, F401 - four seconds that `--help` and a wrong path should not cost
+            import tensorflow as tf  # noqa: PLC0415 - the same
+
+            tf.config.list_physical_devices()  # looks for GPUs, and says so when there is no driver
         except BaseException:
             held.seek(0)
             os.write(terminal, held.read())

@@ -33,7 +33,8 @@ def golden_pixels(version: Version, goldens: Goldens) -> Pixels:
             seen = decode((folder / golden.image).read_bytes(), version.spec)
             expected = np.asarray(Image.open(io.BytesIO((folder / golden.pixels).read_bytes())))
         except (OSError, ImageError) as error:
-            raise BrokenVersion(f"golden {golden.image} cannot be read: {error}") from error
+            reason = str(error) if isinstance(error, ImageError) else error.strerror or "not an image"  # never a path
+            raise BrokenVersion(f"golden {golden.image} cannot be read: {reason}") from error
         if seen.shape != expected.shape or not np.array_equal(seen, expected):
             raise BrokenVersion(
                 f"golden {golden.image}: pixels differ from the trainer's ({_difference(seen, expected)})"

@@ -11,7 +11,7 @@ from gevent.event import AsyncResult
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from protos.classifier_pb2 import Result
-from service.classifier import Answer, Classifier, Request
+from service.classifier import MAX_TOP_K, Answer, Classifier, Request
 from service.errors import (
     BY_CODE,
     CorruptImage,
@@ -67,7 +67,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     @app.post("/classify")
     def classify() -> Response:
         started = time.monotonic()
-        top_k = _integer("top_k", 5, low=1, high=10_000)
+        top_k = _integer("top_k", 5, low=1, high=MAX_TOP_K)
         pixels = _integer("pixels_sha256", 0, low=0, high=1)
         version = _integer("version", 0, low=0, high=2**63 - 1)
         uploads = read_uploads(request)
@@ -137,7 +137,8 @@ def _integer(name: str, default: int, *, low: int, high: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
+    # 19 digits hold every number that is allowed; int() of very many raises an error of its own
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not low <= int(text) <= high:
         raise InvalidRequest(f"expected {name} to be an integer of {low} to {high}, got {text[:100]!r}")
     return int(text)
 

@@ -63,7 +63,7 @@ def _json(body: bytes) -> list[Upload]:
     expected = 'expected {"images": [{"b64": "..."}]}'
     try:
         document: Any = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{expected}, got malformed JSON: {error}") from error
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list) or not images:

@@ -1,0 +1,1 @@
+"""Graft's tests. They mirror the folders of what they test."""

@@ -1,0 +1,251 @@
+"""What must not be lost when processes die and versions change while requests are on their way."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import json_format
+
+from protos.classifier_pb2 import ClassifyRequest, Image
+from protos.classifier_pb2_grpc import ImageClassifierStub
+from protos.manifest_pb2 import Manifest
+from service.version import MANIFEST, publish, write_manifest
+from tests.conftest import CLASSES, VersionFactory
+from tests.pictures import plain
+from tests.running import Service, eventually
+
+RENAMED = ("rot", "gruen", "blau", "grau")
+LABELS = {1: dict(zip(CLASSES, CLASSES, strict=True)), 2: dict(zip(CLASSES, RENAMED, strict=True))}
+COLOURS = ("red", "green", "blue")
+
+
+def _ask(service: Service, stub: ImageClassifierStub, colour: str, over_http: bool) -> tuple[int, str]:
+    image = plain(colour)
+    if over_http:
+        answer = service.classify(image)
+        assert answer.status == 200, answer.body
+        return answer.json["version"], answer.json["results"][0]["label"]
+    response = stub.Classify(ClassifyRequest(images=[Image(data=image)]), timeout=60)
+    return response.version, response.results[0].label
+
+
+def test_no_request_is_lost_when_engines_are_killed_and_a_version_is_published(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """200 requests of 16 clients over both protocols, two kill -9 and one new version: 200 right answers."""
+    models = tmp_path / "models"
+    version_factory(models, number=1)
+    service = start_service(models, engines=2)
+    ready_to_publish = version_factory.unfinished(models, number=2, class_names=RENAMED)
+    answered = threading.Semaphore(0)
+
+    def one(number: int) -> tuple[str, int, str]:
+        colour = random.Random(number).choice(COLOURS)
+        version, label = _ask(service, stub, colour, over_http=number % 2 == 0)
+        answered.release()
+        return colour, version, label
+
+    def disturb() -> None:
+        for act in (kill, lambda: publish(ready_to_publish, models, "pets"), kill):
+            for _ in range(40):
+                assert answered.acquire(timeout=60)
+            act()
+
+    def kill() -> None:
+        os.kill(service.engines()[0], signal.SIGKILL)
+
+    with grpc.insecure_channel(service.grpc) as channel, ThreadPoolExecutor(17) as clients:
+        stub = ImageClassifierStub(channel)
+        disturbance = clients.submit(disturb)
+        answers = list(clients.map(one, range(200)))
+        disturbance.result()
+    assert len(answers) == 200
+    assert all(label == LABELS[version][colour] for colour, version, label in answers)
+    eventually(lambda: service.live() == 2, "the new version is live")
+    assert b"graft_engine_restarts_total 0.0" not in service.get("/metrics").body
+
+
+def test_requests_wait_for_the_next_engine_when_all_are_dead(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """With its only engine killed, a request is answered by the one that replaces it."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models", engines=1)
+    (engine,) = service.engines()
+    os.kill(engine, signal.SIGKILL)
+    answer = service.classify(plain("red"))
+    assert (answer.status, answer.json["results"][0]["label"]) == (200, "red")
+    assert engine not in service.engines()
+
+
+@pytest.mark.parametrize("fault", ["wrong_scores", "wrong_pixels"])
+def test_a_version_whose_goldens_disagree_is_refused_and_the_old_one_goes_on(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path, fault: str
+):
+    """A running service does not switch to a version that does not reproduce its goldens, and says why."""
+    models = tmp_path / "models"
+    version_factory(models, number=1)
+    service = start_service(models)
+    version_factory(models, number=2, class_names=RENAMED, **{fault: True})
+    versions = eventually(
+        lambda: (found := service.readyz().json["models"]["pets"]["versions"]).get("2", {}).get("error") and found,
+        "the new version is refused",
+    )
+    assert "golden" in versions["2"]["error"]
+    assert service.readyz().status == 200
+    answer = service.classify(plain("blue"))
+    assert (answer.json["version"], answer.json["results"][0]["label"]) == (1, "blue")
+
+
+def test_another_resample_filter_in_the_manifest_is_noticed_by_the_pixels(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """A version that was trained with one filter and says another is refused: its golden pixels differ."""
+    models = tmp_path / "models"
+    version_factory(models, number=1)
+    unfinished = version_factory.unfinished(models, number=2)
+    manifest = json_format.Parse((unfinished / MANIFEST).read_text(encoding="utf-8"), Manifest())
+    manifest.image.resample = "lanczos"
+    write_manifest(unfinished, manifest)
+    service = start_service(models)
+    publish(unfinished, models, "pets")
+    error = eventually(
+        lambda: service.readyz().json["models"]["pets"]["versions"].get("2", {}).get("error"), "the version is refused"
+    )
+    assert "pixels differ" in error
+    assert service.live() == 1
+
+
+def test_a_refused_version_that_is_replaced_is_tried_again(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """Repairing a broken version's directory is enough for the service to take it up."""
+    models = tmp_path / "models"
+    version_factory(models, number=1)
+    service = start_service(models)
+    broken = version_factory(models, number=2, wrong_scores=True)
+    eventually(lambda: service.readyz().json["models"]["pets"]["versions"].get("2", {}).get("error"), "refused")
+    shutil.rmtree(broken)
+    version_factory(models, number=2, class_names=RENAMED)
+    eventually(lambda: service.live() == 2, "the repaired version is live")
+
+
+def test_a_broken_highest_version_at_start_gives_way_to_the_one_below(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """A service that starts with a broken newest version serves the one below it."""
+    models = tmp_path / "models"
+    version_factory(models, number=1)
+    version_factory(models, number=2, wrong_scores=True)
+    assert start_service(models).live() == 1
+
+
+def test_a_removed_version_rolls_back_and_a_removed_model_is_unloaded(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """Removing the newest version brings the one below back; removing all of them unloads the model."""
+    models = tmp_path / "models"
+    version_factory(models, number=1)
+    newest = version_factory(models, number=2, class_names=RENAMED)
+    version_factory(models, name="others")
+    service = start_service(models)
+    assert service.live() == 2
+    shutil.rmtree(newest)
+    eventually(lambda: service.live() == 1, "the version below is live")
+    shutil.rmtree(models / "pets")
+    eventually(lambda: not service.engines("pets/"), "its engines have ended")
+    answer = service.classify(plain("red"), "?model=pets")
+    assert (answer.status, answer.json["code"]) == (404, "MODEL_NOT_FOUND")
+    assert service.classify(plain("red"), "?model=others").status == 200
+
+
+def test_sigterm_answers_what_was_accepted_and_exits_with_zero(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """Requests that are on their way when SIGTERM comes are answered; then nothing is left of the service."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models")
+    images = [plain(colour, size=(1500, 1500)) for colour in COLOURS] * 5
+    started = threading.Barrier(9)
+
+    def ask() -> list[str]:
+        with grpc.insecure_channel(service.grpc) as channel:
+            stub = ImageClassifierStub(channel)
+            stub.Classify(ClassifyRequest(images=[Image(data=images[0])]), timeout=60)
+            request = ClassifyRequest(images=[Image(data=image) for image in images])
+            call = stub.Classify.future(request, timeout=60)
+            started.wait(60)
+            return [result.label for result in call.result().results]
+
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(ask) for _ in range(8)]
+        started.wait(60)
+        eventually(lambda: b"graft_requests_in_flight 8.0" in service.get("/metrics").body, "all are accepted")
+        assert service.terminate() == 0
+        assert all(one.result() == ["red", "green", "blue"] * 5 for one in asked)
+
+
+def test_fronts_and_engines_survive_their_supervisor_and_the_next_one_relieves_them(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """With the supervisor killed, requests are answered; a new supervisor on the same ports takes over without a gap."""
+    version_factory(tmp_path / "models")
+    first = start_service(tmp_path / "models")
+    orphans = first.processes().keys() - {first.process.pid}
+    ports = {"http_port": first.http.rsplit(":", 1)[1], "grpc_port": first.grpc.rsplit(":", 1)[1]}
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+    assert first.classify(plain("green")).json["results"][0]["label"] == "green"
+
+    command = [sys.executable, "-m", "service", "--models", str(tmp_path / "models"), "--run-dir", str(first.run_dir)]
+    command += [part for name, value in ports.items() for part in (f"--{name.replace('_', '-')}", value)]
+    with (first.run_dir / "log").open("ab") as log:
+        first.process = subprocess.Popen([*command, "--engines", "1"], stdout=log, stderr=log)
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in orphans):
+        assert time.monotonic() < end, first.log()
+        try:
+            assert first.classify(plain("green")).status == 200
+        except ConnectionError:
+            continue  # a connection that was being set up on a front that stopped listening: clients try again
+    first.wait_ready()
+    assert first.classify(plain("red")).json["results"][0]["label"] == "red"
+
+
+def test_a_second_service_on_the_same_ports_is_refused(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """A run directory belongs to one supervisor: the second says so and ends with 1, the first goes on."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models")
+    again = [sys.executable, "-m", "service", "--models", str(tmp_path), "--run-dir", str(service.run_dir)]
+    ended = subprocess.run(
+        [*again, "--http-port", "0", "--grpc-port", "0"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, "another service" in ended.stderr) == (1, True)
+    assert service.readyz().status == 200
+
+
+def test_state_is_told_to_people(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """Without any model the service is live, not ready, says so in words, and takes a model up when one appears."""
+    models = tmp_path / "models"
+    service = start_service(models, ready=False)
+    answer = service.classify(plain("red"))
+    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "UNAVAILABLE", "1")
+    assert service.readyz().status == 503
+    version_factory(models)
+    service.wait_ready()
+    assert json.loads(service.readyz().body)["models"]["pets"]["versions"]["1"]["state"] == "AVAILABLE"

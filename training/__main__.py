@@ -1,0 +1,268 @@
+"""The command line: `python -m training COMMAND`."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+
+from service.settings import ENGINES
+from service.errors import GraftError
+from service.version import valid_name
+from training.errors import DataError, SettingError
+from training.settings import STRATEGIES, Settings
+
+_BAD_INPUT: Final = 2
+_FAILED: Final = 1
+_INTERRUPTED: Final = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0; 2 when what was given is wrong; 1 when something else is; 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status: int = options.run(options, arguments, console)
+    except (DataError, SettingError) as error:
+        return _report(str(error), _BAD_INPUT)
+    except GraftError as error:
+        return _report(f"the exported version was refused, nothing was published: {error}", _FAILED)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _report(f"{error.strerror or error}{where}; nothing was published", _FAILED)
+    except MemoryError:
+        return _report("out of memory; a smaller --batch-size or --side may help; nothing was published", _FAILED)
+    except KeyboardInterrupt:
+        return _report("interrupted; nothing was published", _INTERRUPTED)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=_DESCRIPTION)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_documents(commands)
+    return parser
+
+
+_DESCRIPTION: Final = "From a folder of labelled photos to a published image classifier."
+
+
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a model and publish it as a new version",
+        description="Trains on DATA and publishes MODELS/NAME/VERSION. Nothing is published unless everything went well.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    train.set_defaults(run=_train)
+    train.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="a folder of class folders; or train/val[/test] folders of class folders; or a .csv with "
+        "path,label[,split]; or a .zip of the first",
+    )
+    where = train.add_argument_group("where")
+    where.add_argument("--models", type=Path, default=Path("models"), help="models directory")
+    where.add_argument("--name", default=argparse.SUPPRESS, help="name of the model (default: DATA's own name)")
+    where.add_argument(
+        "--cache",
+        type=Path,
+        default=_default_cache(),
+        help="folder for features that were computed and archives that were unpacked; may be deleted at any time; "
+        "environment: GRAFT_CACHE",
+    )
+    _add_network(train.add_argument_group("network"))
+    _add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
+    _add_evidence(train.add_argument_group("evidence"))
+
+
+def _add_network(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        default="linear",
+        help="linear: logistic regression on the frozen backbone's features. partial: then the last blocks, at a low "
+        "learning rate. full: then the whole network. scratch: a basic network without pre-training, for comparison",
+    )
+    group.add_argument(
+        "--backbone",
+        default="MobileNetV2",
+        help="any network of keras.applications, such as VGG16, ResNet50 or EfficientNetB0; NAME:ALPHA for a width "
+        "multiplier, such as MobileNet:0.5",
+    )
+    group.add_argument(
+        "--weights",
+        default="imagenet",
+        help="imagenet (downloaded by Keras into KERAS_HOME, or found there), none (random), or a weights file "
+        "without top in Keras' format",
+    )
+    group.add_argument(
+        "--side",
+        type=_integer(8, 4096),
+        default=argparse.SUPPRESS,
+        metavar="PX",
+        help="side of the square input in pixels (default: the backbone's own; 128 for scratch)",
+    )
+    group.add_argument(
+        "--resize",
+        choices=("squash", "crop"),
+        default="squash",
+        help="squash: the whole picture, scaled to the square. crop: the middle, in proportion",
+    )
+
+
+def _add_gradient(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--unfreeze", type=_integer(1, 1000), default=3, metavar="K", help="blocks that partial trains, from the end"
+    )
+    group.add_argument(
+        "--epochs",
+        type=_integer(1, 100_000),
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="most epochs; training stops earlier when validation no longer improves "
+        "(default: 20 for partial, 10 for full, 40 for scratch)",
+    )
+    group.add_argument("--batch-size", type=_integer(1, 4096), default=32, metavar="N", help="images per gradient step")
+    group.add_argument(
+        "--learning-rate",
+        type=_number(0.0, 10.0),
+        default=argparse.SUPPRESS,
+        metavar="RATE",
+        help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch)",
+    )
+
+
+def _add_evidence(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--seed", type=_integer(0, 2**31 - 1), default=0, help="of the split and everything random")
+    group.add_argument(
+        "--test-fraction",
+        type=_number(0.0, 0.9),
+        default=0.15,
+        metavar="SHARE",
+        help="of the images, to test on; used where DATA gives no test images",
+    )
+    group.add_argument(
+        "--validation-fraction",
+        type=_number(0.0, 0.9),
+        default=0.15,
+        metavar="SHARE",
+        help="of the images, to validate on; used where DATA gives no validation images",
+    )
+    group.add_argument("--engine", choices=ENGINES, default="auto", help="what evaluates the export")
+
+
+def _train(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
+    from training import train  # noqa: PLC0415 - numpy and more, which `--help` need not wait for
+
+    name = getattr(options, "name", options.data.resolve().stem)
+    if not valid_name(name):
+        raise SettingError(
+            f"expected --name of letters, digits, '.', '_' and '-' that starts with a letter or digit, got {name!r}"
+        )
+    if options.test_fraction + options.validation_fraction >= 0.95:
+        raise SettingError("expected --test-fraction and --validation-fraction to leave something to train on")
+    settings = Settings(
+        data=options.data,
+        models=options.models,
+        name=name,
+        strategy=options.strategy,
+        backbone=options.backbone,
+        weights=options.weights,
+        unfreeze=options.unfreeze,
+        side_px=getattr(options, "side", None),
+        resize=options.resize,
+        epochs=getattr(options, "epochs", None),
+        batch_size=options.batch_size,
+        learning_rate=getattr(options, "learning_rate", None),
+        seed=options.seed,
+        test_fraction=options.test_fraction,
+        validation_fraction=options.validation_fraction,
+        cache=options.cache,
+        engine=options.engine,
+        command=shlex.join(["python", "-m", "training", *arguments]),
+    )
+    train.run(settings, console)
+    return 0
+
+
+def _add_documents(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    documents = commands.add_parser(
+        "documents",
+        help="make sample data: pages of several kinds of documents",
+        description="Writes OUT/CLASS/NUMBER.jpg: scanned-looking pages of letters, forms, invoices and other documents.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    documents.set_defaults(run=_documents)
+    documents.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    documents.add_argument("--per-class", type=_integer(1, 1_000_000), default=60, metavar="N", help="pages per class")
+    documents.add_argument("--seed", type=_integer(0, 2**31 - 1), default=0, help="another seed makes other pages")
+
+
+def _documents(options: argparse.Namespace, _arguments: Sequence[str], console: Console) -> int:
+    from training import documents  # noqa: PLC0415 - as above
+    from training.progress import Phases  # noqa: PLC0415 - as above
+
+    with Phases(console).phase("drawing documents") as advance:
+        documents.generate(options.out, options.per_class, options.seed, advance)
+    return 0
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("GRAFT_CACHE") or Path.home() / ".cache" / "graft")
+
+
+class _integer:  # noqa: N801 - argparse shows the name
+    """An argparse type: a whole number between two bounds, both included."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+
+    def __call__(self, text: str) -> int:
+        value = int(text) if text.lstrip("-").isdigit() else self._low - 1
+        if not self._low <= value <= self._high:
+            raise argparse.ArgumentTypeError(f"expected a whole number of {self._low} to {self._high}, got {text!r}")
+        return value
+
+
+class _number:  # noqa: N801 - argparse shows the name
+    """An argparse type: a number between two bounds, both included."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
+
+    def __call__(self, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not self._low <= value <= self._high:
+            raise argparse.ArgumentTypeError(f"expected a number of {self._low:g} to {self._high:g}, got {text!r}")
+        return value
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _report(message: str, status: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Tells the person at the terminal what is going on and how long it will take, and keeps the seconds of each phase.
+
+On a terminal: bars with the time left. Elsewhere (a log file, CI): one line when a phase ends, and one every ten seconds
+while it runs.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int, int], None]
+"""Called with (done, in all)."""
+
+_LINE_EVERY_S: Final = 10.0
+
+
+class Phases:
+    """The phases of a run, in order.
+
+    Args:
+        console: where to write.
+        clock: seconds; injected by tests.
+
+    Attributes:
+        console: the same, for whoever has something to add.
+        seconds: by phase, in the order in which they ran.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console
+        self.seconds: dict[str, float] = {}
+        self._clock = clock
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Advance]:
+        """Times a phase; what it yields shows how far the phase has come."""
+        start = self._clock()
+        show = self._bar if self.console.is_terminal else self._lines
+        with show(name, start) as advance:
+            yield advance
+        seconds = self._clock() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.console.print(f"{name:<22} {seconds:6.1f} s")
+
+    @contextmanager
+    def _bar(self, name: str, _start: float) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            bar = progress.add_task(name, total=None)
+            yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+    @contextmanager
+    def _lines(self, name: str, start: float) -> Iterator[Advance]:
+        last = start
+
+        def advance(done: int, total: int) -> None:
+            nonlocal last
+            now = self._clock()
+            if now - last >= _LINE_EVERY_S and done:
+                last = now
+                left = (now - start) / done * (total - done)
+                self.console.print(f"{name:<22} {done} of {total}, about {left:.0f} s left")
+
+        yield advance

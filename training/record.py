@@ -1,0 +1,97 @@
+"""What a run says of itself in the version's manifest."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from protos.manifest_pb2 import (
+    Calibration,
+    DataFingerprint,
+    Evidence,
+    ImageSpec,
+    Manifest,
+    Metrics,
+    Phase,
+    Recipe,
+)
+from service.version import SCHEMA_VERSION
+from training import evaluation
+from training.dataset import Dataset
+from training.settings import Settings
+from training.task import Task, Trained
+
+_LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "openvino")
+
+
+def manifest(settings: Settings, dataset: Dataset, task: Task, trained: Trained) -> Manifest:
+    """Everything but the version's number, the test metrics, the phases and the hashes."""
+    spec = task.spec
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=settings.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        class_names=task.class_names,
+        image=ImageSpec(
+            side_px=spec.side_px, resize=spec.resize, resample=spec.resample, decode_version=spec.decode_version
+        ),
+        recipe=_recipe(settings, task, trained),
+        metrics=Metrics(
+            validation=evaluation.evaluate(
+                trained.held_out_labels(task), trained.scores.argmax(axis=1), task.class_names
+            )
+        ),
+        data=DataFingerprint(
+            sha256=dataset.sha256,
+            images=len(dataset.images),
+            unreadable=len(dataset.rejected),
+            train=len(task.split.train),
+            validation=len(task.split.validation),
+            test=len(task.split.test),
+            duplicates=len(task.split.duplicates_left_out),
+        ),
+        calibration=Calibration(temperature=trained.temperature),
+        unknown_threshold=trained.unknown_threshold,
+        library_versions=_libraries(),
+    )
+
+
+def phases(seconds: Mapping[str, float]) -> list[Phase]:
+    """Seconds by phase, in order, for `Manifest.recipe.phases`."""
+    return [Phase(name=name, seconds=round(spent, 3)) for name, spent in seconds.items()]
+
+
+def _recipe(settings: Settings, task: Task, trained: Trained) -> Recipe:
+    scratch = settings.strategy == "scratch"
+    common = {
+        "test_fraction": f"{settings.test_fraction:g}",
+        "validation_fraction": f"{settings.validation_fraction:g}",
+    }
+    return Recipe(
+        strategy=settings.strategy,
+        backbone="basic CNN" if scratch else settings.backbone,
+        weights="none" if scratch else settings.weights.rpartition("/")[2],
+        seed=task.seed,
+        trained_parameters=trained.trained_parameters,
+        total_parameters=_parameters(trained.model),
+        hyperparameters={**common, **trained.hyperparameters},
+        command=settings.command,
+        evidence=[
+            Evidence(candidate=one.candidate, validation_accuracy=one.validation_accuracy, seconds=one.seconds)
+            for one in trained.tried
+        ],
+    )
+
+
+def _parameters(model: Any) -> int:  # noqa: ANN401 - keras is untyped
+    return int(model.count_params())
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

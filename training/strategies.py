@@ -1,0 +1,50 @@
+"""From the settings to a trained model: which strategy, on which backbone, at which side."""
+
+from dataclasses import dataclass
+
+import keras
+
+from training import backbones, features, finetuning, linear, scratch
+from training.backbones import Backbone
+from training.progress import Phases
+from training.settings import Settings
+from training.task import Task, Trained
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A strategy with its backbone loaded (None for `scratch`), ready for a task."""
+
+    settings: Settings
+    backbone: Backbone | None
+    side_px: int
+
+    def train(self, task: Task, phases: Phases) -> Trained:
+        """Trains.
+
+        Raises:
+            DataError: a file changed, or there is nothing to validate on.
+            SettingError: a setting does not fit this backbone.
+        """
+        if self.backbone is None:
+            return scratch.train(task, self.settings, phases)
+        fitted = task.pick(task.split.train + task.split.validation)
+        with phases.phase("computing features") as advance:
+            computed = features.compute(fitted, self.backbone, task.spec, self.settings.cache, on_progress=advance)
+        if self.settings.strategy == "linear":
+            with phases.phase("fitting the head"):
+                return linear.train(task, self.backbone, computed)
+        return finetuning.train(task, self.backbone, computed, self.settings, phases)
+
+
+def prepare(settings: Settings) -> Strategy:
+    """Loads the backbone.
+
+    Raises:
+        SettingError: no such backbone, or its weights cannot be had.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    if settings.strategy == "scratch":
+        return Strategy(settings, None, settings.side_px or scratch.SIDE_PX)
+    backbone = backbones.load(backbones.find(settings.backbone), settings.weights, settings.side_px)
+    return Strategy(settings, backbone, backbone.side_px)

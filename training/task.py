@@ -1,0 +1,95 @@
+"""What is to be learnt, and what learning gives back: the values that every strategy takes and returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.image import ImageSpec
+from training.calibration import Labels, Logits
+from training.dataset import Image
+from training.split import Split
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labelled images, split.
+
+    Attributes:
+        images: all of them.
+        labels: class number per image.
+        groups: images of one group show the same picture.
+        class_names: by number.
+        split: positions in images.
+        spec: how pixels are made.
+        seed: of everything random.
+    """
+
+    images: Sequence[Image]
+    labels: Labels
+    groups: Sequence[int]
+    class_names: Sequence[str]
+    split: Split
+    spec: ImageSpec
+    seed: int
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    def pick(self, positions: Sequence[int]) -> list[Image]:
+        """The images at these positions."""
+        return [self.images[position] for position in positions]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass of gradient training; epoch 0 is before the first."""
+
+    number: int
+    train_loss: float | None
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate that was considered on the way."""
+
+    candidate: str
+    validation_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a strategy returns.
+
+    Attributes:
+        model: keras.Model, images uint8 [N,S,S,3] -> calibrated scores float32 [N,C].
+        held_out: positions of the images behind `scores`.
+        scores: what the model says of images that it was not fitted on: float32 [len(held_out),C].
+        temperature: folded into the model.
+        unknown_threshold: see calibration.
+        trained_parameters: how many numbers were fitted.
+        hyperparameters: by name, for the manifest.
+        tried: other candidates, best first.
+        epochs: of gradient training; empty for a strategy without.
+    """
+
+    model: Any
+    held_out: Sequence[int]
+    scores: Logits
+    temperature: float
+    unknown_threshold: float
+    trained_parameters: int
+    hyperparameters: dict[str, str]
+    tried: Sequence[Tried] = field(default=())
+    epochs: Sequence[Epoch] = field(default=())
+
+    def held_out_labels(self, task: Task) -> NDArray[np.intp]:
+        """Class number of each held-out image."""
+        return task.labels[list(self.held_out)]

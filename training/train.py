@@ -1,0 +1,187 @@
+"""One training run, from a folder of photos to a published version directory: the story, in order.
+
+Nothing is visible to a server before the last step, one rename. A run that fails or is interrupted removes what it was
+writing; one that is killed leaves a folder that no server takes for a version, and the next run removes it.
+"""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from protos.manifest_pb2 import Evaluation, Manifest
+from service.image import ImageSpec
+from service.version import UNFINISHED, next_number, publish, remove_unfinished, write_manifest
+from training import dataset, duplicates, quiet, split
+from training.dataset import Dataset
+from training.errors import DataError, SettingError
+from training.progress import Phases
+from training.settings import Settings
+from training.task import Task
+
+_SPARE_BYTES = 100 << 20
+
+
+def run(settings: Settings, console: Console) -> Path:
+    """Trains, exports, evaluates and publishes.
+
+    Returns:
+        The published version directory.
+
+    Raises:
+        DataError: the data cannot be trained on.
+        SettingError: what was asked for cannot be done.
+        GraftError: the export does not answer as it should; nothing was published.
+        OSError: the disk is full, or something else that the machine did.
+    """
+    if not settings.data.exists():
+        raise DataError(f"expected a folder, a .csv or a .zip file at {settings.data}; there is nothing")
+    unfinished = _make_unfinished(settings)
+    try:
+        return _run(settings, unfinished, Phases(console))
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
+    # ---- TensorFlow, the backbone and its weights: first, because what is wrong with them should not cost an index ----
+    with phases.phase("loading TensorFlow"):
+        quiet.import_keras()
+        from training import evaluation, export, goldens, graph, record, report, strategies  # noqa: PLC0415 - import Keras
+    with phases.phase("loading the backbone"):
+        strategy = strategies.prepare(settings)
+
+    # ---- The data: what there is, what is the same, what is on which side ----
+    with phases.phase("indexing") as advance:
+        found = dataset.index(settings.data, settings.cache, on_progress=advance)
+    with phases.phase("splitting"):
+        spec = ImageSpec(strategy.side_px, settings.resize)
+        task = _task(settings, found, spec)
+    _describe(phases.console, found, task)
+
+    # ---- Training ----
+    trained = strategy.train(task, phases)
+
+    # ---- The export, with goldens and a manifest that lacks only what the test will say ----
+    with phases.phase("exporting"):
+        _check_space(unfinished, 4 * 4 * trained.model.count_params() + _SPARE_BYTES)
+        frozen = graph.frozen(trained.model)
+        serving_bytes = export.write_saved_model(frozen, task.class_names, spec, unfinished)
+        candidates = task.pick(trained.held_out)
+        chosen = [candidates[at] for at in goldens.choose(candidates, trained.held_out_labels(task), trained.scores)]
+        written = goldens.write(chosen, lambda images: graph.run(frozen, images), spec, unfinished)
+        export.write_warmup(written.pixels[0], settings.name, unfinished)
+        parity = export.parity(serving_bytes, written.files, written.pixels, written.scores, spec)
+        manifest = record.manifest(settings, found, task, trained)
+        if parity is not None:
+            manifest.serving_bytes.CopyFrom(parity)
+        manifest.version = next_number(settings.models, settings.name)
+        write_manifest(unfinished, manifest)
+
+    # ---- The test: that directory, through the service's own classifier ----
+    tested = task.pick(task.split.test)
+    with phases.phase("testing the export") as advance:
+        predictions, engine = evaluation.predict(unfinished, settings.engine, tested, advance)
+    number = {name: at for at, name in enumerate(task.class_names)}
+    answers = np.array([number[one.predicted] for one in predictions], np.intp)
+    labels = task.labels[list(task.split.test)]
+    manifest.metrics.test.CopyFrom(evaluation.evaluate(labels, answers, task.class_names, engine))
+
+    # ---- The report, the final manifest, and one rename ----
+    with phases.phase("publishing"):
+        manifest.recipe.phases.extend(record.phases(phases.seconds))
+        report.write(
+            unfinished, manifest, found, trained, predictions, evaluation.confusion(labels, answers, task.classes)
+        )
+        published = _publish(unfinished, manifest, settings)
+    _summarise(phases, manifest, found, published, settings)
+    return published
+
+
+def _make_unfinished(settings: Settings) -> Path:
+    folder = settings.models / settings.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(settings.models, settings.name)
+        unfinished = folder / f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}"
+        unfinished.mkdir()
+        settings.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"expected to be able to write to {error.filename}: {error.strerror}") from error
+    return unfinished
+
+
+def _check_space(folder: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise SettingError(
+            f"expected {needed_bytes >> 20} MiB of free disk for the version in {folder.parent}, found {free >> 20} MiB"
+        )
+
+
+def _task(settings: Settings, found: Dataset, spec: ImageSpec) -> Task:
+    groups = duplicates.group(found.images)
+    sides = split.split(
+        found.images,
+        groups,
+        seed=settings.seed,
+        validation=settings.validation_fraction,
+        test=settings.test_fraction,
+    )
+    number = {name: at for at, name in enumerate(found.class_names)}
+    labels = np.array([number[image.label] for image in found.images], np.intp)
+    return Task(found.images, labels, groups, found.class_names, sides, spec, settings.seed)
+
+
+def _publish(unfinished: Path, manifest: Manifest, settings: Settings) -> Path:
+    while True:
+        write_manifest(unfinished, manifest)
+        try:
+            return publish(unfinished, settings.models, settings.name)
+        except FileExistsError:  # another trainer was faster
+            manifest.version = next_number(settings.models, settings.name)
+
+
+def _describe(console: Console, found: Dataset, task: Task) -> None:
+    sides = task.split
+    console.print(
+        f"{len(found.images)} images in {task.classes} classes: {len(sides.train)} to train on, "
+        f"{len(sides.validation)} to validate, {len(sides.test)} to test"
+    )
+    if sides.duplicates_left_out:
+        console.print(f"{len(sides.duplicates_left_out)} left out: others that are kept show the same picture")
+    for rejected in found.rejected[:10]:
+        console.print(f"left out: {rejected.path}: {rejected.reason}")
+    if len(found.rejected) > 10:
+        console.print(f"... and {len(found.rejected) - 10} more files; the report lists them all")
+
+
+def _summarise(phases: Phases, manifest: Manifest, found: Dataset, published: Path, settings: Settings) -> None:
+    console, sides, recipe = phases.console, manifest.data, manifest.recipe
+    names = ", ".join(manifest.class_names[:12]) + (", ..." if len(manifest.class_names) > 12 else "")
+    rows = [
+        ("classes", f"{len(manifest.class_names)}: {names}"),
+        ("images", f"{sides.train} train, {sides.validation} validation, {sides.test} test"),
+        ("left out", f"{sides.duplicates} duplicates, {len(found.rejected)} unreadable or unlabelled files"),
+        ("strategy", f"{recipe.strategy}, {recipe.backbone}, weights {recipe.weights}"),
+        ("parameters", f"{recipe.trained_parameters:,} trained of {recipe.total_parameters:,}"),
+        ("validation accuracy", accuracy(manifest.metrics.validation)),
+        ("test accuracy", f"{accuracy(manifest.metrics.test)} on {manifest.metrics.test.engine}"),
+        ("seconds", f"{sum(phases.seconds.values()):.1f} in all"),
+        ("published", str(published)),
+        ("next", f"python -m service --models {settings.models}"),
+    ]
+    console.print()
+    for name, value in rows:
+        console.print(f"{name:<22} {value}")
+
+
+def accuracy(evaluation: Evaluation) -> str:
+    """Such as "0.9771 (95 %: 0.9349-0.9922, 131 images)"."""
+    if not evaluation.images:
+        return "no images to say"
+    low, high = evaluation.accuracy_interval
+    return f"{evaluation.accuracy:.4f} (95 %: {low:.4f}-{high:.4f}, {evaluation.images} images)"
