@@ -18,6 +18,9 @@ ENGINES: Final = ("auto", "openvino", "openvino/bf16", "openvino/f32", "tensorfl
 MAX_PIXELS: Final = 100_000_000
 """The largest phone cameras' full resolution; 300 MB as RGB."""
 
+LISTENING: Final = ".listening"
+"""A front makes the file `http.listening` or `grpc.listening` in the run directory once connections are taken."""
+
 _ENVIRONMENT_PREFIX: Final = "GRAFT_"
 
 

@@ -27,10 +27,11 @@ from service.catalog import Catalog
 from service.errors import GraftError
 from service.ports import hold_port
 from service.routes import Routes, write_routes
-from service.settings import Settings, save_settings
+from service.settings import LISTENING, Settings, save_settings
 
 _TICK_S: Final = 0.05
 _FRONT_RETRY_S: Final = 1.0
+_FRONTS: Final = ("http", "grpc")
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _log = logging.getLogger("graft.supervisor")
 
@@ -55,10 +56,12 @@ class Supervisor:
         http_port, grpc_port = (holder.getsockname()[1] for holder in self._holders)
         self._home = _home(settings, http_port, grpc_port)
         self._lock = _lock(self._home)
-        self._orphans = _living(self._home / "children.json")
+        self._orphans: Sequence[int] = list(_living(_children(self._home)))
+        self._relieved: set[int] = set()
         # of its own, so that the fronts of a supervisor that was killed keep their table and their engines
         run_dir = self._home / str(os.getpid())
-        shutil.rmtree(run_dir, ignore_errors=True)
+        if not self._orphans:
+            _remove_run_dirs(self._home)
         (run_dir / "metrics").mkdir(parents=True)
         self._settings = replace(
             settings, models=settings.models.absolute(), http_port=http_port, grpc_port=grpc_port, run_dir=run_dir
@@ -91,7 +94,7 @@ class Supervisor:
                 front.kill()
                 front.wait()
             self._catalog.kill_all()
-            shutil.rmtree(self._settings.run_dir, ignore_errors=True)
+            _remove_run_dirs(self._home)
             (self._home / "children.json").unlink(missing_ok=True)
         return 0
 
@@ -110,9 +113,10 @@ class Supervisor:
             self._catalog.scan()
         self._catalog.tick()
         self._write(draining=False)
-        self._keep_fronts()
-        if self._orphans and self._catalog.settled:
-            self._relieve()
+        if self._orphans:
+            self._take_over()
+        else:
+            self._keep_fronts()
 
     def _drain(self) -> None:
         """Not ready; then the fronts answer what they accepted; then the engines, whom nobody asks any more."""
@@ -136,7 +140,7 @@ class Supervisor:
             self._sleep()
 
     def _keep_fronts(self) -> None:
-        for name in ("http", "grpc"):
+        for name in _FRONTS:
             front = self._fronts.get(name)
             if front and front.poll() is None:
                 continue
@@ -159,7 +163,7 @@ class Supervisor:
         if routes != self._written:
             write_routes(self._settings.run_dir / "routes.json", routes)
             self._written = routes
-        children = sorted([*(front.pid for front in self._fronts.values()), *self._catalog.pids])
+        children = sorted([*(front.pid for front in self._fronts.values()), *self._catalog.pids, *self._orphans])
         if children != self._children:
             (self._home / "children.json").write_text(json.dumps(children), encoding="ascii")
             self._children = children
@@ -172,15 +176,21 @@ class Supervisor:
         if not settings.models.is_dir():
             _log.warning("there is no directory %s yet; waiting for it", settings.models)
 
-    def _relieve(self) -> None:
-        """Everything of ours serves: the fronts and engines that a killed supervisor left may go."""
-        for pid in self._orphans:
-            _log.info("draining process %d, left by a supervisor that was killed", pid)
-            try:
+    def _take_over(self) -> None:
+        """What a killed supervisor left serves until ours does: engines first, then fronts, then the old ones go."""
+        if not self._catalog.settled:
+            return
+        self._keep_fronts()
+        if not all((self._settings.run_dir / f"{name}{LISTENING}").exists() for name in _FRONTS):
+            return
+        orphans = _living(self._orphans)
+        # fronts first: they need their engines until they have answered what they accepted
+        for pid in [pid for pid, name in orphans.items() if "engine" not in name] or list(orphans):
+            if pid not in self._relieved:
+                _log.info("draining %s (%d), left by a supervisor that was killed", orphans[pid], pid)
                 os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
-        self._orphans = []
+                self._relieved.add(pid)
+        self._orphans = list(orphans)
 
     def _stop(self, *_: object) -> None:
         self._stops += 1
@@ -212,17 +222,30 @@ def _lock(home: Path) -> int:
     return descriptor
 
 
-def _living(path: Path) -> Sequence[int]:
-    """Processes in the list that still are what they were: Graft's."""
+def _remove_run_dirs(home: Path) -> None:
+    """What this supervisor and those that were killed before it have left."""
+    for folder in home.iterdir():
+        if folder.name.isdigit():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _children(home: Path) -> Sequence[int]:
+    """Processes of the last supervisor here."""
     try:
-        pids: list[int] = json.loads(path.read_text(encoding="ascii"))
+        pids: list[int] = json.loads((home / "children.json").read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return []
-    living = []
+    return pids
+
+
+def _living(pids: Sequence[int]) -> dict[int, str]:
+    """Those that run and still are Graft's, by what they are called."""
+    living = {}
     for pid in pids:
         try:
-            if b"graft" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                living.append(pid)
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
+        if "graft" in name:
+            living[pid] = name
     return living

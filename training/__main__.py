@@ -12,8 +12,8 @@ from typing import Final
 
 from rich.console import Console
 
-from service.settings import ENGINES
 from service.errors import GraftError
+from service.settings import ENGINES
 from service.version import valid_name
 from training.errors import DataError, SettingError
 from training.settings import STRATEGIES, Settings
@@ -64,7 +64,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train = commands.add_parser(
         "train",
         help="train a model and publish it as a new version",
-        description="Trains on DATA and publishes MODELS/NAME/VERSION. Nothing is published unless everything went well.",
+        description="Trains on DATA and publishes MODELS/NAME/VERSION, or nothing if anything goes wrong.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     train.set_defaults(run=_train)
@@ -115,7 +115,7 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
         type=_integer(8, 4096),
         default=argparse.SUPPRESS,
         metavar="PX",
-        help="side of the square input in pixels (default: the backbone's own; 128 for scratch)",
+        help="side of the square input in pixels (default: the backbone's own; 64 for scratch)",
     )
     group.add_argument(
         "--resize",
@@ -135,7 +135,7 @@ def _add_gradient(group: "argparse._ArgumentGroup") -> None:
         default=argparse.SUPPRESS,
         metavar="N",
         help="most epochs; training stops earlier when validation no longer improves "
-        "(default: 20 for partial, 10 for full, 40 for scratch)",
+        "(default: 20 for partial, 10 for full, 30 for scratch)",
     )
     group.add_argument("--batch-size", type=_integer(1, 4096), default=32, metavar="N", help="images per gradient step")
     group.add_argument(
@@ -204,7 +204,7 @@ def _add_documents(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     documents = commands.add_parser(
         "documents",
         help="make sample data: pages of several kinds of documents",
-        description="Writes OUT/CLASS/NUMBER.jpg: scanned-looking pages of letters, forms, invoices and other documents.",
+        description="Writes OUT/CLASS/NUMBER.jpg: scanned-looking pages of letters, forms, invoices and others.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     documents.set_defaults(run=_documents)

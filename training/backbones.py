@@ -1,13 +1,14 @@
 """The pre-trained networks: every family of keras.applications, by name, with its own right preprocessing.
 
 Nothing about a family is written down here but its default side: the class and its preprocessing are found in
-keras.applications, so a family that Keras adds is there by itself. Weights, downloaded ones and files alike, come through
-Keras' own `weights=` argument; `KERAS_HOME` says where Keras keeps downloads.
+keras.applications, so a family that Keras adds is there by itself. Weights, downloaded ones and files alike, come
+through Keras' own `weights=` argument; `KERAS_HOME` says where Keras keeps downloads.
 """
 
 import difflib
 import hashlib
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -44,7 +45,7 @@ _SIDES_PX: Final = {
     "Xception": 299,
 }
 # What the name of a layer says about its block: block_6_expand, conv4_block3_out, block5_conv1, block7a_project_bn,
-# block17_20_ac, stage_3_block_2_gelu; expanded_conv_6_project (MobileNetV3); conv_dw_13 (MobileNet); mixed7 (Inception).
+# block17_20_ac, stage_3_block_2_gelu; expanded_conv_6_project (MobileNetV3), conv_dw_13 (MobileNet), mixed7.
 _BLOCK: Final = re.compile(
     r"(.*?block_?\d+[a-z]?(?:_\d+(?=_))?|expanded_conv(?:_\d+)?|mixed_?\d+|conv_(?:pad|dw|pw)_(\d+))(?:_.*)?"
 )
@@ -169,9 +170,10 @@ def cut_points(network: Any) -> list[Any]:  # noqa: ANN401 - keras is untyped
     position = {id(operation): index for index, operation in enumerate(operations)}
     last_use = [0] * len(operations)
     for operation in operations:
-        for node in operation._inbound_nodes:  # noqa: SLF001 - Keras has no public way to the graph's edges
+        # Keras has no public way to the graph's edges
+        for node in operation._inbound_nodes:
             for tensor in node.input_tensors:
-                source = position.get(id(tensor._keras_history.operation))  # noqa: SLF001 - the same
+                source = position.get(id(tensor._keras_history.operation))
                 if source is not None and id(operation) in position:
                     last_use[source] = max(last_use[source], position[id(operation)])
     cuts = []
@@ -187,8 +189,8 @@ def boundaries(network: Any) -> list[Any]:  # noqa: ANN401 - keras is untyped
     """The cut points between blocks, first to last: the output of one block is the input of the next.
 
     A block is what the layers' names call one (`block_6_expand`, `conv4_block3_out`); a layer whose name says nothing
-    belongs to the block before it. A network of n + 1 blocks has n boundaries; one without cut points between its blocks
-    (NASNet, whose cells read the two before them) has none and is one block.
+    belongs to the block before it. A network of n + 1 blocks has n boundaries; one without cut points between its
+    blocks (NASNet, whose cells read the two before them) has none and is one block.
     """
     block = {}
     current = ""
@@ -198,7 +200,7 @@ def boundaries(network: Any) -> list[Any]:  # noqa: ANN401 - keras is untyped
             current = match.group(2) or match.group(1)
         block[id(operation)] = current
     cuts = cut_points(network)
-    return [here for here, after in zip(cuts, cuts[1:], strict=False) if block[id(here)] != block[id(after)]]
+    return [here for here, after in itertools.pairwise(cuts) if block[id(here)] != block[id(after)]]
 
 
 def _builders() -> dict[str, Callable[..., Any]]:

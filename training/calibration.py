@@ -29,7 +29,7 @@ def log_loss(logits: Logits, labels: Labels) -> float:
 
 
 def temperature(logits: Logits, labels: Labels) -> float:
-    """The number that logits must be divided by for the smallest log-loss, between 0.05 and 20; 1 for too few images."""
+    """What logits must be divided by for the smallest log-loss, between 0.05 and 20; 1 for too few images."""
     if len(labels) < _FEWEST_IMAGES:
         return 1.0
     exact = logits.astype(np.float64)

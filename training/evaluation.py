@@ -1,4 +1,4 @@
-"""What a version is worth: the service's own answers to the test images, accuracy with its interval, recall by class."""
+"""What a version is worth: the service's own answers to the test images, accuracy with interval, recall by class."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -90,7 +90,7 @@ def evaluate(
 
 
 def wilson(right: int, images: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; 95 % unless told (Wilson 1927; as in statsmodels' proportion_confint)."""
+    """Wilson's score interval of a proportion; 95 % unless told (Wilson 1927)."""
     share = right / images
     centre = share + z * z / (2 * images)
     spread = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))

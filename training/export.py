@@ -4,8 +4,8 @@
     serving_bytes     image_bytes: string[N]  ->  classes: string[N,C], scores: float32[N,C]
 
 `serving_default` is what Graft serves. `serving_bytes` is for stock TensorFlow Serving: it repeats service.image.decode
-with TensorFlow's operations as well as these can (no EXIF orientation, no WebP, no TIFF, transparency dropped); `parity`
-measures how far apart the two are.
+with TensorFlow's operations as well as these can (no EXIF orientation, no WebP, no TIFF, transparency dropped);
+`parity` measures how far apart the two are.
 """
 
 from collections.abc import Sequence

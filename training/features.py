@@ -1,8 +1,8 @@
 """Pooled features of the frozen backbone: computed once per image, kept on disk.
 
 A cached row is found by what it depends on and nothing else: the image file's SHA-256, the ImageSpec with its decode
-version, the backbone, and a hash of its weights. Rows lie in shards, one .npz file for up to 1024 images, written under a
-temporary name and renamed: a killed run leaves whole shards only, and a damaged one (each carries checksums) is
+version, the backbone, and a hash of its weights. Rows lie in shards, one .npz file for up to 1024 images, written
+under a temporary name and renamed: a killed run leaves whole shards only, and a damaged one (each carries checksums) is
 deleted and computed anew.
 """
 

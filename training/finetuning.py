@@ -1,8 +1,8 @@
 """The strategies `partial` and `full`: the head first, on the frozen backbone; then the last blocks, or all of it.
 
 BatchNorm stays in inference mode throughout: its statistics come from the weights, and a few hundred images would only
-spoil them. `partial` computes what goes into its first trained block once per image, keeps it on disk for the run, and so
-pays in each epoch for the trained blocks alone.
+spoil them. `partial` computes what goes into its first trained block once per image, keeps it on disk for the run, and
+so pays in each epoch for the trained blocks alone.
 """
 
 import shutil
@@ -62,7 +62,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
         if settings.strategy == "partial":
             cut = _cut(backbone, settings.unfreeze)
             hyperparameters |= {"unfreeze": str(settings.unfreeze), "frozen_up_to": cut.name}
-            load = _activations(task, backbone, cut, used, Path(folder), phases)
+            load = _activations(task, backbone, cut, Path(folder), phases)
             model = _top(backbone, cut, head)
         else:
             load = _pixel_loader(task, used)
@@ -139,11 +139,11 @@ def _activations(
     task: Task,
     backbone: Backbone,
     cut: Any,  # noqa: ANN401 - keras is untyped
-    used: tuple[int, ...],
     folder: Path,
     phases: Phases,
 ) -> Load:
     """Computes what the frozen part says of each image, once, as float16 on disk."""
+    used = task.split.train + task.split.validation
     shape = (len(used), *cut.output.shape[1:])
     needed = 2 * int(np.prod(shape))
     free = shutil.disk_usage(folder).free
@@ -158,7 +158,7 @@ def _activations(
     file = folder / "activations.f16"
     done = 0
     with phases.phase("computing activations") as advance:
-        rows: NDArray[np.float16] = np.memmap(file, np.float16, "w+", shape=shape)
+        rows = np.memmap(file, np.float16, "w+", shape=shape)
         for batch in pixels.batches(task.pick(used), task.spec, BATCH):
             computed = graph.run(function, batch)
             rows[done : done + len(batch)] = np.clip(computed, -_FLOAT16_MAX, _FLOAT16_MAX)

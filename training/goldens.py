@@ -35,8 +35,8 @@ _LARGE_BYTES: Final = 2 << 20
 def choose(images: Sequence[Image], labels: NDArray[np.intp], scores: NDArray[np.float32]) -> list[int]:
     """Chooses 5-10 images (fewer only where there are fewer) that cover the classes.
 
-    Preferred: images that the model was not fitted on and is sure and right about, because the scores of sure answers move
-    least between engines and precisions; and of these the smallest and the largest files, for variety.
+    Preferred: images that the model was not fitted on and is sure and right about, because the scores of sure answers
+    move least between engines and precisions; and of these the smallest and the largest files, for variety.
 
     Args:
         images: to choose from.
@@ -93,7 +93,7 @@ def _preferred(
     sure = sorted(members, key=lambda at: (scores[at].argmax() != label, -scores[at, label]))
     best = sure[: max(3, len(sure) // 4)]
     size = {at: images[at].path.stat().st_size for at in best}
-    # All of the best are right and sure, or the class has no better ones. A huge file would only make the version large.
+    # A huge file would only make the version large.
     by_size = sorted(best, key=lambda at: (size[at] > _LARGE_BYTES, size[at]))
     ends = [by_size[0], by_size[-1]] if size[by_size[-1]] <= _LARGE_BYTES else by_size[:2]
     order = [*ends, *best, *sure]

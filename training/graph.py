@@ -1,7 +1,7 @@
 """A Keras model as a TensorFlow graph whose weights are constants: what is run over many images, and what is exported.
 
 With constant weights TensorFlow folds BatchNorm into the convolutions before it: MobileNetV2 in batches of 32 runs at
-121 images/s instead of 79 on two cores, and a SavedModel is written in 0.2 s instead of 8 (measured; docs/decisions.md).
+121 images/s instead of 79 on two cores, and its SavedModel is written in 0.2 s instead of 8 (docs/decisions.md).
 """
 
 from typing import Any

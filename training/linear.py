@@ -89,7 +89,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32]) -> Trai
 
 
 def join(backbone: Backbone, head: LinearHead) -> Any:  # noqa: ANN401 - keras is untyped
-    """keras.Model: images uint8 [N,S,S,3] -> scores float32 [N,C]; BatchNorm in inference mode, whoever calls it how."""
+    """keras.Model: images uint8 [N,S,S,3] -> scores float32 [N,C], BatchNorm in inference mode."""
     features = backbone.features()
     dense = keras.layers.Dense(head.bias.size, activation="softmax", name="head")
     model = keras.Model(features.inputs, dense(features.outputs[0]))
@@ -161,7 +161,7 @@ def _folds(labels: Labels, groups: Sequence[int], seed: int) -> NDArray[np.intp]
     numbers = np.asarray(groups)
     _, first = np.unique(numbers, return_index=True)
     by_class = [numbers[first[labels[first] == label]] for label in np.unique(labels)]
-    count = max(1, min(FOLDS, min(len(members) for members in by_class)))
+    count = max(1, min(FOLDS, *(len(members) for members in by_class)))
     random = np.random.default_rng(seed)
     fold_of = {}
     for members in by_class:

@@ -1,7 +1,7 @@
 """Tells the person at the terminal what is going on and how long it will take, and keeps the seconds of each phase.
 
-On a terminal: bars with the time left. Elsewhere (a log file, CI): one line when a phase ends, and one every ten seconds
-while it runs.
+On a terminal: bars with the time left. Elsewhere (a log file, CI): one line when a phase ends, and one every ten
+seconds while it runs.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Imports Keras without its chatter.
 
-TensorFlow's C++ libraries write notes about CPU features and missing GPUs to file descriptor 2 while they load, whatever
-their own log levels say. They are held back, and shown after all when the import fails.
+TensorFlow's C++ libraries write notes about CPU features and missing GPUs to file descriptor 2 while they load,
+whatever their own log levels say. They are held back, and shown after all when the import fails.
 """
 
 import os

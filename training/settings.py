@@ -19,7 +19,7 @@ class Settings:
         backbone: a name of keras.applications; unused by `scratch`.
         weights: "imagenet", "none" or a file.
         unfreeze: blocks that `partial` trains, counted from the end.
-        side_px: S; None for the backbone's own (128 for `scratch`).
+        side_px: S; None for the backbone's own (64 for `scratch`).
         resize: "squash" or "crop".
         epochs: at most so many; None for the strategy's own.
         batch_size: images per gradient step.

@@ -47,7 +47,7 @@ def run(settings: Settings, console: Console) -> Path:
 
 
 def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
-    # ---- TensorFlow, the backbone and its weights: first, because what is wrong with them should not cost an index ----
+    # ---- TensorFlow, the backbone and its weights: first, so that a wrong name does not cost an index ----
     with phases.phase("loading TensorFlow"):
         quiet.import_keras()
         from training import evaluation, export, goldens, graph, record, report, strategies  # noqa: PLC0415 - import Keras
@@ -93,9 +93,8 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     # ---- The report, the final manifest, and one rename ----
     with phases.phase("publishing"):
         manifest.recipe.phases.extend(record.phases(phases.seconds))
-        report.write(
-            unfinished, manifest, found, trained, predictions, evaluation.confusion(labels, answers, task.classes)
-        )
+        matrix = evaluation.confusion(labels, answers, task.classes)
+        report.write(unfinished, manifest, found, epochs=trained.epochs, predictions=predictions, confusion=matrix)
         published = _publish(unfinished, manifest, settings)
     _summarise(phases, manifest, found, published, settings)
     return published

@@ -35,7 +35,8 @@ class Loaded:
             "PERFORMANCE_HINT": "LATENCY",
         }
         side = version.spec.side_px
-        large = sum(file.stat().st_size for file in (version.path / "variables").iterdir()) > _LARGE_WEIGHTS_BYTES
+        weights = [version.path / "saved_model.pb", *(version.path / "variables").iterdir()]
+        large = sum(file.stat().st_size for file in weights) > _LARGE_WEIGHTS_BYTES
         self._by_size = []
         for size in (-1,) if large else (self.max_batch, 1):
             model.reshape({model.inputs[0]: ov.PartialShape([size, side, side, 3])})

@@ -17,7 +17,7 @@ from service.classifier import Classifier
 from service.grpc.servicer import Servicer
 from service.reactor import AsyncioReactor
 from service.readiness import Readiness
-from service.settings import Settings, load_settings
+from service.settings import LISTENING, Settings, load_settings
 
 _SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
 _OVERHEAD_BYTES = 1 << 16
@@ -65,6 +65,7 @@ async def serve(settings: Settings) -> None:
     )
     server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
     await server.start()
+    (settings.run_dir / f"grpc{LISTENING}").touch()
     await stop.wait()
     await server.stop(settings.drain_timeout_s)
     del readiness

@@ -11,9 +11,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 from prometheus_client import multiprocess
 
-from service.settings import Settings, load_settings
-
-_REQUEST_SLACK_S = 5
+from service.settings import LISTENING, Settings, load_settings
 
 
 class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
@@ -40,10 +38,14 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             "loglevel": "warning",
             "post_worker_init": _name_worker,
             "child_exit": _forget_worker,
-            "when_ready": _name_master,
+            "when_ready": self._when_ready,
         }
         for name, value in chosen.items():
             self.cfg.set(name, value)
+
+    def _when_ready(self, _: Arbiter) -> None:
+        setproctitle.setproctitle("graft fronts")
+        (self._settings.run_dir / f"http{LISTENING}").touch()
 
     def load(self) -> Any:  # noqa: ANN401 - a WSGI callable
         """Runs in the worker, after gevent has patched the standard library."""
@@ -62,10 +64,6 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             max_image_bytes=settings.max_image_bytes,
         )
         return create_app(classifier, Readiness(classifier, reactor), settings)
-
-
-def _name_master(_: Arbiter) -> None:
-    setproctitle.setproctitle("graft fronts")
 
 
 def _name_worker(worker: Worker) -> None:
