@@ -148,14 +148,15 @@ def _shape(picture: Image.Image, spec: ImageSpec) -> Image.Image:
     # Before asking for the orientation: Pillow turns TIFF upright while loading, and then says so.
     picture.load()
     orientation = _orientation(picture)
-    rgb = _rgb(picture)
+    whole = _resizable(picture)
     box = None
     if spec.resize == "crop":
-        edge = min(rgb.size)
-        left, top = (rgb.width - edge) / 2, (rgb.height - edge) / 2
+        edge = min(whole.size)
+        left, top = (whole.width - edge) / 2, (whole.height - edge) / 2
         box = (left, top, left + edge, top + edge)
-    small = rgb.resize((side, side), _RESAMPLE[spec.resample], box=box)
-    # After the resize, when it costs nothing: the result is a square whichever way up the picture was.
+    # What can wait until the picture is small does: colours on white, stretching, turning. The result is a square
+    # whichever way up the picture was.
+    small = _rgb(whole.resize((side, side), _RESAMPLE[spec.resample], box=box), whole)
     return small.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else small
 
 
@@ -166,32 +167,34 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
+def _resizable(picture: Image.Image) -> Image.Image:
+    """The picture in a mode whose pixels can be averaged: RGB, RGBA (averaged by weight of alpha), I or F."""
+    if picture.mode in ("RGB", "I", "F"):
         return picture
     if picture.mode.startswith("I;16"):
         # convert("L") would clip everything above 255 to white; point() knows only the native order of bytes
         native = picture if picture.mode == "I;16" else picture.convert("I")
         return native.point(lambda value: value / 257).convert("L").convert("RGB")
-    if picture.mode in ("I", "F"):
-        return _stretched(picture)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
-def _stretched(picture: Image.Image) -> Image.Image:
+def _rgb(small: Image.Image, whole: Image.Image) -> Image.Image:
+    if small.mode == "RGBA":
+        white = Image.new("RGBA", small.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, small).convert("RGB")
+    return small if small.mode == "RGB" else _stretched(small, whole)
+
+
+def _stretched(small: Image.Image, whole: Image.Image) -> Image.Image:
     """32-bit grey has no agreed white: what fits 8 or 16 bits is read as that, anything else is stretched."""
-    values = np.asarray(picture, np.float64)
-    if not np.isfinite(values).all():
+    values = np.asarray(small, np.float64)
+    low, high = (float(extreme) for extreme in whole.getextrema())  # type: ignore[arg-type]  # one band, so numbers
+    if not np.isfinite([low, high]).all() or not np.isfinite(values).all():
         raise ValueError("not finite")
-    low, high = float(values.min()), float(values.max())
-    if picture.mode == "I" and low >= 0 and high <= 65535:
+    if small.mode == "I" and low >= 0 and high <= 65535:
         low, high = 0.0, 255.0 if high <= 255 else 65535.0
     grey = (values - low) * (255.0 / (high - low or 1.0))
-    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8)).convert("RGB")
 
 
 def _names() -> str:

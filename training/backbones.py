@@ -69,6 +69,11 @@ class Family:
     side_px: int
     alpha: float | None = None
 
+    @property
+    def title(self) -> str:
+        """What `find` takes: the name, with the width multiplier where there is one."""
+        return self.name if self.alpha is None else f"{self.name}:{self.alpha:g}"
+
 
 @dataclass(frozen=True)
 class Backbone:

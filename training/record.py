@@ -24,7 +24,9 @@ from training.task import Task, Trained
 _LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "openvino")
 
 
-def manifest(settings: Settings, dataset: Dataset, task: Task, trained: Trained) -> Manifest:
+def manifest(
+    settings: Settings, dataset: Dataset, task: Task, trained: Trained, *, backbone: str, weights: str
+) -> Manifest:
     """Everything but the version's number, the test metrics, the phases and the hashes."""
     spec = task.spec
     return Manifest(
@@ -35,7 +37,7 @@ def manifest(settings: Settings, dataset: Dataset, task: Task, trained: Trained)
         image=ImageSpec(
             side_px=spec.side_px, resize=spec.resize, resample=spec.resample, decode_version=spec.decode_version
         ),
-        recipe=_recipe(settings, task, trained),
+        recipe=_recipe(settings, task, trained, backbone, weights),
         metrics=Metrics(
             validation=evaluation.evaluate(
                 trained.held_out_labels(task), trained.scores.argmax(axis=1), task.class_names
@@ -61,16 +63,15 @@ def phases(seconds: Mapping[str, float]) -> list[Phase]:
     return [Phase(name=name, seconds=round(spent, 3)) for name, spent in seconds.items()]
 
 
-def _recipe(settings: Settings, task: Task, trained: Trained) -> Recipe:
-    scratch = settings.strategy == "scratch"
+def _recipe(settings: Settings, task: Task, trained: Trained, backbone: str, weights: str) -> Recipe:
     common = {
         "test_fraction": f"{settings.test_fraction:g}",
         "validation_fraction": f"{settings.validation_fraction:g}",
     }
     return Recipe(
         strategy=settings.strategy,
-        backbone="basic CNN" if scratch else settings.backbone,
-        weights="none" if scratch else settings.weights.rpartition("/")[2],
+        backbone=backbone,
+        weights=weights,
         seed=task.seed,
         trained_parameters=trained.trained_parameters,
         total_parameters=_parameters(trained.model),

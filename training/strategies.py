@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import keras
+import tensorflow as tf
 
 from training import backbones, features, finetuning, linear, scratch
 from training.backbones import Backbone
@@ -18,6 +19,16 @@ class Strategy:
     settings: Settings
     backbone: Backbone | None
     side_px: int
+
+    @property
+    def backbone_name(self) -> str:
+        """As Keras spells it."""
+        return "basic CNN" if self.backbone is None else self.backbone.family.title
+
+    @property
+    def weights_name(self) -> str:
+        """Of the backbone: "imagenet", "none" or a file's name."""
+        return "none" if self.backbone is None else self.backbone.weights
 
     def train(self, task: Task, phases: Phases) -> Trained:
         """Trains.
@@ -44,6 +55,7 @@ def prepare(settings: Settings) -> Strategy:
         SettingError: no such backbone, or its weights cannot be had.
     """
     keras.utils.set_random_seed(settings.seed)
+    tf.config.experimental.enable_op_determinism()
     if settings.strategy == "scratch":
         return Strategy(settings, None, settings.side_px or scratch.SIDE_PX)
     backbone = backbones.load(backbones.find(settings.backbone), settings.weights, settings.side_px)

@@ -75,7 +75,9 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         written = goldens.write(chosen, lambda images: graph.run(frozen, images), spec, unfinished)
         export.write_warmup(written.pixels[0], settings.name, unfinished)
         parity = export.parity(serving_bytes, written.files, written.pixels, written.scores, spec)
-        manifest = record.manifest(settings, found, task, trained)
+        manifest = record.manifest(
+            settings, found, task, trained, backbone=strategy.backbone_name, weights=strategy.weights_name
+        )
         if parity is not None:
             manifest.serving_bytes.CopyFrom(parity)
         manifest.version = next_number(settings.models, settings.name)

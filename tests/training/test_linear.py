@@ -1,0 +1,93 @@
+"""The linear head folds what it should, chooses by held-out evidence, and its scores are calibrated."""
+
+import numpy as np
+import pytest
+
+from training import calibration, linear
+
+
+def _blobs(classes: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    centres = random.normal(0, 1, (classes, 12))
+    labels = np.repeat(np.arange(classes), each)
+    features = centres[labels] + random.normal(0, spread, (len(labels), 12))
+    return (features * random.uniform(0.01, 100, 12) + 5).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_head_works_on_raw_features(classes: int):
+    """Standardisation is folded in: features on scales 10,000 apart are separated as they come."""
+    features, labels = _blobs(classes, 60, 0.4)
+    head = linear.fit(features, labels, range(len(labels)), classes)
+    assert np.mean(head.logits(features).argmax(axis=1) == labels) > 0.95
+    assert np.mean(head.scores.argmax(axis=1) == labels) > 0.9
+    np.testing.assert_allclose(head.scores.sum(axis=1), 1, atol=1e-5)
+
+
+def test_two_classes_give_the_probability_of_the_one_logit():
+    """Two logits of half and minus half are scikit-learn's own probability (before the temperature)."""
+    features, labels = _blobs(2, 60, 1.0)
+    head = linear.fit(features, labels, range(len(labels)), 2)
+    logits = head.logits(features) * head.temperature
+    standardised = (features - features.mean(axis=0)) / features.std(axis=0)
+    model = linear.LogisticRegression(C=head.strength, max_iter=1000).fit(standardised, labels)
+    np.testing.assert_allclose(calibration.softmax(logits), model.predict_proba(standardised), atol=2e-3)
+
+
+def test_copies_do_not_flatter():
+    """Groups stay in one fold: without labels that mean anything, copies do not lift the held-out accuracy."""
+    random = np.random.default_rng(0)
+    originals = random.normal(0, 1, (60, 40)).astype(np.float32)
+    labels = np.tile(np.arange(2), 30)
+    features, doubled = np.vstack([originals, originals]), np.tile(labels, 2)
+    grouped = linear.fit(features, doubled, np.tile(np.arange(60), 2), 2)
+    careless = linear.fit(features, doubled, np.arange(120), 2)
+    assert np.mean(grouped.scores.argmax(axis=1) == doubled) < 0.65
+    assert np.mean(careless.scores.argmax(axis=1) == doubled) > 0.8
+
+
+def test_strength_has_the_smallest_held_out_loss():
+    """The strength that was chosen is the best of those tried."""
+    features, labels = _blobs(3, 40, 1.5)
+    head = linear.fit(features, labels, range(len(labels)), 3)
+    assert len(head.tried) == len(linear.STRENGTHS)
+    assert head.strength == min(head.tried, key=lambda one: one.log_loss).value
+
+
+@pytest.mark.parametrize("fewest", [1, 2, 3])
+def test_tiny_classes(fewest: int):
+    """A class with fewer images than folds is in every fit; with one image there are no folds and no threshold."""
+    features, labels = _blobs(3, 30, 0.3)
+    keep = np.concatenate([np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:fewest]])
+    head = linear.fit(features[keep], labels[keep], range(len(keep)), 3)
+    assert head.kernel.shape == (12, 3)
+    assert np.isfinite(head.kernel).all()
+    assert bool(head.tried) == (fewest > 1)
+    assert (head.unknown_threshold > 0) == (fewest > 1)
+
+
+def test_same_seed_same_head():
+    """The same seed gives the same numbers, bit for bit."""
+    features, labels = _blobs(3, 30, 1.0)
+    first, second = (linear.fit(features, labels, range(90), 3, seed=5) for _ in range(2))
+    assert first.kernel.tobytes() == second.kernel.tobytes()
+
+
+@pytest.mark.parametrize("true", [0.25, 1.0, 4.0])
+def test_temperature_is_found_again(true: float):
+    """Logits of a calibrated model, multiplied by a number, get this number as their temperature."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (4000, 3))
+    labels = np.array([random.choice(3, p=row) for row in calibration.softmax(logits).astype(float)])
+    assert calibration.temperature(logits * true, labels) == pytest.approx(true, rel=0.1)
+
+
+def test_unknown_threshold_is_what_99_percent_of_right_answers_reach():
+    """About one right answer in a hundred is below the threshold; too few answers give none."""
+    random = np.random.default_rng(0)
+    best = random.uniform(0.5, 1, 1000)
+    scores = np.stack([best, 1 - best], axis=1).astype(np.float32)
+    labels = np.zeros(1000, np.intp)
+    threshold = calibration.unknown_threshold(scores, labels)
+    assert 0.005 < np.mean(best < threshold) < 0.015
+    assert calibration.unknown_threshold(scores[:5], labels[:5]) == 0
