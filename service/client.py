@@ -18,9 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from service.errors import BY_CODE, GraftError, ImageError, Overloaded, Unavailable
+
 _TRIES: Final = 4
 _FIRST_WAIT_S: Final = 0.25
 _RETRIED: Final = (429, 503)
+_RETRIED_CODES: Final = (Overloaded.code, Unavailable.code)
 
 
 class ClientError(Exception):
@@ -159,16 +162,17 @@ class GrpcClient:
             top_k=top_k,
             images=[messages.Image(data=data, filename=filename) for filename, data in images],
         )
-        codes = self._grpc.StatusCode
         for wait_s in _waits():
             try:
                 answer = self._stub.Classify(request, timeout=self._timeout_s)
                 break
             except self._grpc.RpcError as error:
-                if error.code() == codes.INVALID_ARGUMENT and len(images) == 1:
-                    return [Prediction(images[0][0], error=f"{_code(error)}: {error.details()}")]
-                if error.code() not in {codes.UNAVAILABLE, codes.RESOURCE_EXHAUSTED} or wait_s is None:
-                    raise ClientError(f"{self._address}: {_code(error)}: {error.details()}") from error
+                code = _code(error)
+                # the only image's error is the call's; a request that is wrong itself is not an image's error
+                if len(images) == 1 and issubclass(BY_CODE.get(code, GraftError), ImageError):
+                    return [Prediction(images[0][0], error=f"{code}: {error.details()}")]
+                if code not in _RETRIED_CODES or wait_s is None:
+                    raise ClientError(f"{self._address}: {code}: {error.details()}") from error
                 time.sleep(wait_s)
         return [
             Prediction(filename, error=f"{result.error.code}: {result.error.detail}")

@@ -49,15 +49,18 @@ def expose(routes: Routes) -> bytes:
     """Everything in Prometheus' text format: the fronts' numbers and what the routing table says."""
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped there
-    registry.register(_RoutesCollector(routes))
+    registry.register(RoutesCollector(routes))
     return generate_latest(registry)
 
 
-class _RoutesCollector:
+class RoutesCollector:
+    """What the routing table says, as metrics."""
+
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
 
     def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client."""
         states = GaugeMetricFamily(
             "graft_version_state", "1 for the state that a version is in.", labels=["model", "version", "state"]
         )

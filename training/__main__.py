@@ -15,7 +15,9 @@ from rich.console import Console
 from service.errors import GraftError
 from service.settings import ENGINES
 from service.version import valid_name
-from training.errors import DataError, SettingError
+from training import demo
+from training.demo import WEIGHTS_UNAVAILABLE
+from training.errors import DataError, SettingError, WeightsUnavailable
 from training.settings import STRATEGIES, Settings
 
 _BAD_INPUT: Final = 2
@@ -27,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 2 when what was given is wrong; 1 when something else is; 130 when interrupted.
+        0; 2 when what was given is wrong; 3 when pre-trained weights cannot be had; 1 when something else is; 130 when
+        interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(arguments)
@@ -37,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = options.run(options, arguments, console)
     except (DataError, SettingError) as error:
         return _report(str(error), _BAD_INPUT)
+    except WeightsUnavailable as error:
+        return _report(str(error), WEIGHTS_UNAVAILABLE)
     except GraftError as error:
         return _report(f"the exported version was refused, nothing was published: {error}", _FAILED)
     except OSError as error:
@@ -54,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_documents(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -220,6 +226,24 @@ def _documents(options: argparse.Namespace, _arguments: Sequence[str], console: 
     with Phases(console).phase("drawing documents") as advance:
         documents.generate(options.out, options.per_class, options.seed, advance)
     return 0
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="the whole way once: sample data, training, service, two answers",
+        description="Draws sample documents, trains on them, serves the result, classifies one page over HTTP and one "
+        "over gRPC, and stays up until Ctrl-C.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.set_defaults(run=_demo)
+    demo.add_argument("--folder", type=Path, default=Path("var/demo"), help="where everything goes; made anew")
+    demo.add_argument("--http-port", type=_integer(0, 65535), default=8501, metavar="N", help="0 takes a free one")
+    demo.add_argument("--grpc-port", type=_integer(0, 65535), default=8500, metavar="N", help="0 takes a free one")
+
+
+def _demo(options: argparse.Namespace, _arguments: Sequence[str], console: Console) -> int:
+    return demo.run(options.folder, options.http_port, options.grpc_port, console)
 
 
 def _default_cache() -> Path:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from training.errors import SettingError
+from training.errors import SettingError, WeightsUnavailable
 
 DEFAULT: Final = "MobileNetV2"
 
@@ -150,7 +150,8 @@ def load(family: Family, weights: str = "imagenet", side_px: int | None = None) 
         side_px: S, or None for the family's own.
 
     Raises:
-        SettingError: the weights cannot be had or do not fit, or the side is too small for this network.
+        WeightsUnavailable: Keras could not download them.
+        SettingError: they do not fit, or the side is too small for this network.
     """
     side = side_px or family.side_px
     options = {} if family.alpha is None else {"alpha": family.alpha}
@@ -162,7 +163,13 @@ def load(family: Family, weights: str = "imagenet", side_px: int | None = None) 
             include_top=False, weights=argument, input_shape=(side, side, 3), pooling="avg", **options
         )
     except Exception as error:  # Keras raises a bare Exception when a download fails, ValueError or OSError otherwise
-        raise SettingError(_explain(error, family, weights, side)) from error
+        url = re.search(r"https?://\S+?\.(?:h5|keras)", str(error))
+        if url:
+            raise WeightsUnavailable(_explain_download(error, family, url.group())) from error
+        reason = " ".join(str(error).split())[:300]
+        raise SettingError(
+            f"{family.name} with weights {weights} at {side} x {side} px cannot be built: {reason}"
+        ) from error
     return Backbone(family, Path(weights).name, side, network, _hash(network))
 
 
@@ -224,15 +231,11 @@ def _hash(network: Any) -> str:  # noqa: ANN401 - keras is untyped
     return digest.hexdigest()
 
 
-def _explain(error: Exception, family: Family, weights: str, side: int) -> str:
-    url = re.search(r"https?://\S+?\.(?:h5|keras)", str(error))
-    if url:
-        file = url.group().rpartition("/")[2]
-        folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-        return (
-            f"the ImageNet weights of {family.name} could not be downloaded: {url.group()} "
-            f"({str(error).rpartition('-- ')[2]}). Put {file} into {folder} (KERAS_HOME says where), or give "
-            "--weights FILE, or --weights none to start from random weights"
-        )
-    reason = " ".join(str(error).split())[:300]
-    return f"{family.name} with weights {weights} at {side} x {side} px cannot be built: {reason}"
+def _explain_download(error: Exception, family: Family, url: str) -> str:
+    file = url.rpartition("/")[2]
+    folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    return (
+        f"the ImageNet weights of {family.name} could not be downloaded: {url} ({str(error).rpartition('-- ')[2]}). "
+        f"Put {file} into {folder} (KERAS_HOME says where), or give --weights FILE, or --weights none to start from "
+        "random weights"
+    )

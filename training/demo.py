@@ -40,8 +40,8 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
     Raises:
         SettingError: one of the commands failed; it has said why.
     """
-    data, models, run_dir = folder / "documents", folder / "models", folder / "run"
-    for old in (data, models, run_dir):
+    data, unseen, models, run_dir = (folder / name for name in ("documents", "unseen", "models", "run"))
+    for old in (data, unseen, models, run_dir):
         shutil.rmtree(old, ignore_errors=True)
     _step(console, "Sample data: pages of several kinds of documents, drawn here")
     _command(console, ["training", "documents", str(data), "--per-class", str(_PAGES_PER_CLASS)])
@@ -74,8 +74,9 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
     service = subprocess.Popen([sys.executable, "-m", *serve], start_new_session=True)  # Ctrl-C is ours to pass on
     try:
         address = _wait_until_ready(service, run_dir)
-        pages = [sorted((data / name).iterdir())[0] for name in _two_classes(data)]
-        _step(console, "One page over HTTP, one over gRPC")
+        _step(console, "Two pages that it has not seen, one over HTTP, one over gRPC")
+        _command(console, ["training", "documents", str(unseen), "--per-class", "1", "--seed", "1"])
+        pages = [next((unseen / name).iterdir()) for name in ("invoice", "letter")]
         _command(console, ["service.client", str(pages[0]), "--url", address["http"]])
         _command(console, ["service.client", str(pages[1]), "--grpc", address["grpc"]])
         _step(console, f"The service stays up at {address['http']} and {address['grpc']} until Ctrl-C. Try")
@@ -100,11 +101,6 @@ def _command(console: Console, arguments: Sequence[str], allowed: Sequence[int] 
     if status not in allowed:
         raise SettingError(f"the demo ended because `python -m {arguments[0]}` failed with exit code {status}")
     return status
-
-
-def _two_classes(data: Path) -> list[str]:
-    names = sorted(path.name for path in data.iterdir() if path.is_dir())
-    return [names[0], names[len(names) // 2]]
 
 
 def _wait_until_ready(service: "subprocess.Popen[bytes]", run_dir: Path) -> dict[str, str]:

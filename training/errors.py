@@ -8,6 +8,13 @@ class DataError(Exception):
     """
 
 
+class WeightsUnavailable(Exception):
+    """Pre-trained weights were asked for and are neither on this machine nor to be downloaded.
+
+    The message says which file, where it could lie, and what else can be done.
+    """
+
+
 class SettingError(Exception):
     """What was asked for cannot be done: a backbone, weights, a flag's value, or a place to write to.
 

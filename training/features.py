@@ -94,7 +94,7 @@ def _key(backbone: Backbone, spec: ImageSpec) -> str:
 def _cached(folder: Path, width: int) -> Iterator[tuple[str, Features]]:
     for shard in sorted(folder.glob("*.npz")):
         try:
-            with np.load(shard) as stored:
+            with shard.open("rb") as stream, np.load(stream) as stored:
                 digests, features = stored["sha256"], stored["features"]
             if digests.shape != (len(features), 32) or features.shape[1:] != (width,):
                 raise ValueError("not a shard")

@@ -83,7 +83,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
     head.set_weights([weight / temperature for weight in head.get_weights()])
     whole = _whole(backbone, head)
     return Trained(
-        model=keras.Model(whole.inputs, keras.layers.Softmax(name="scores")(whole.outputs[0])),
+        model=keras.Model(whole.input, keras.layers.Softmax(name="scores")(whole.output)),
         held_out=task.split.validation,
         scores=scores,
         temperature=temperature,
@@ -127,7 +127,7 @@ def _top(backbone: Backbone, cut: Any, head: Any) -> Any:  # noqa: ANN401 - kera
 def _whole(backbone: Backbone, head: Any) -> Any:  # noqa: ANN401 - keras is untyped
     """keras.Model: images uint8 [N,S,S,3] -> logits."""
     features = backbone.features()
-    return keras.Model(features.inputs, head(features.outputs[0]))
+    return keras.Model(features.input, head(features.output))
 
 
 def _pixel_loader(task: Task, used: tuple[int, ...]) -> Load:
@@ -153,7 +153,7 @@ def _activations(
             "a smaller --unfreeze needs less, another --cache may have more"
         )
     images = keras.Input((task.spec.side_px,) * 2 + (3,), dtype="uint8", name="images")
-    bottom = keras.Model(backbone.network.inputs, cut.output)
+    bottom = keras.Model(backbone.network.input, cut.output)
     function = graph.frozen(keras.Model(images, bottom(backbone.prepare(images), training=False)))
     file = folder / "activations.f16"
     done = 0

@@ -92,7 +92,7 @@ def join(backbone: Backbone, head: LinearHead) -> Any:  # noqa: ANN401 - keras i
     """keras.Model: images uint8 [N,S,S,3] -> scores float32 [N,C], BatchNorm in inference mode."""
     features = backbone.features()
     dense = keras.layers.Dense(head.bias.size, activation="softmax", name="head")
-    model = keras.Model(features.inputs, dense(features.outputs[0]))
+    model = keras.Model(features.input, dense(features.output))
     dense.set_weights([head.kernel, head.bias])
     return model
 

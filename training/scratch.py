@@ -54,7 +54,7 @@ def train(task: Task, settings: Settings, phases: Phases) -> Trained:
     temperature, threshold, scores = gradient.held_out_scores(model, validation, labels[in_validation])
     head.set_weights([weight / temperature for weight in head.get_weights()])
     return Trained(
-        model=keras.Model(model.inputs, keras.layers.Softmax(name="scores")(model.outputs[0])),
+        model=keras.Model(model.input, keras.layers.Softmax(name="scores")(model.output)),
         held_out=task.split.validation,
         scores=scores,
         temperature=temperature,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flask import Flask, Response, jsonify, request
 from gevent.event import AsyncResult
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from protos.classifier_pb2 import Result
@@ -105,6 +106,10 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     def too_large(_: RequestEntityTooLarge) -> Response:
         limit = f"expected a body of at most {settings.max_body_bytes} bytes and {settings.max_images} images"
         return graft_error(RequestTooLarge(f"{limit}, got {request.content_length or 'more'} bytes"))
+
+    @app.errorhandler(ParseException)
+    def not_http(_: ParseException) -> Response:
+        return graft_error(InvalidRequest("expected a chunked body with the size in front of each chunk"))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

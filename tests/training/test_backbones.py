@@ -158,7 +158,7 @@ def test_the_two_halves_of_a_cut_are_the_whole(name: str):
     network = backbones.load(backbones.find(name), "none", 64).network
     images = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     cut = backbones.boundaries(network)[-3]
-    between = keras.Model(network.inputs, cut.output)(images, training=False)
+    between = keras.Model(network.input, cut.output)(images, training=False)
     halves = keras.Model(cut.output, network.output)(between, training=False)
     np.testing.assert_allclose(halves.numpy(), network(images, training=False).numpy(), rtol=1e-4, atol=1e-5)
 

@@ -6,6 +6,8 @@ page.py, and how they are spoilt scan.py.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -40,15 +42,14 @@ def generate(out: Path, per_class: int, seed: int = 0, on_progress: Callable[[in
         seed: another seed gives other pages.
         on_progress: called with (pages done, pages in all).
     """
-    done, total = 0, per_class * len(KINDS)
     for kind in KINDS:
-        folder = out / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in range(per_class):
-            _write(folder, kind, number, seed)
-            done += 1
+        (out / kind).mkdir(parents=True, exist_ok=True)
+    pages = [(out / kind, kind, number, seed) for kind in KINDS for number in range(per_class)]
+    # drawing holds the interpreter's lock, so processes, not threads; spawned, as the caller may have threads
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for done, _ in enumerate(pool.map(_write, *zip(*pages, strict=True), chunksize=8), start=1):
             if on_progress is not None:
-                on_progress(done, total)
+                on_progress(done, len(pages))
 
 
 def _write(folder: Path, kind: str, number: int, seed: int) -> None:

@@ -54,7 +54,8 @@ def _multipart(files: Iterable[tuple[str, bytes]], fields: Iterable[tuple[str, s
 
 
 def _post_files(service: Service, files: Iterable[tuple[str, bytes]], query: str = "") -> HttpAnswer:
-    return service.classify(*(lambda body, kind: (body, query, kind))(*_multipart(files)))
+    body, kind = _multipart(files)
+    return service.classify(body, query, kind)
 
 
 def _post_json(service: Service, document: object, query: str = "") -> HttpAnswer:
@@ -68,7 +69,7 @@ def _b64(data: bytes) -> str:
 
 def _assert_clean(text: str) -> None:
     """What a client reads holds no path of the server and no traceback."""
-    for leak in ("/work", "/tmp", "site-packages", ".py", "Traceback", "File \\", "0x"):  # noqa: S108 - searched, not used
+    for leak in ("/work", "/tmp", "site-packages", ".py", "Traceback", "File \\", " object at "):  # noqa: S108 - searched, not used
         assert leak not in text, f"{leak!r} in {text}"
 
 
@@ -271,7 +272,8 @@ def test_an_image_of_too_many_bytes_is_refused(service: Service) -> None:
         ("?top_k=", 400, "INVALID_REQUEST", "expected top_k to be an integer of 1 to 10000, got ''"),
         ("?top_k=10001", 400, "INVALID_REQUEST", "got '10001'"),
         ("?top_k=%C2%B2", 400, "INVALID_REQUEST", "expected top_k"),
-        (f"?top_k={'9' * 5000}", 400, "INVALID_REQUEST", "expected top_k"),
+        (f"?top_k={'9' * 3000}", 400, "INVALID_REQUEST", "expected top_k"),
+        (f"?top_k={'0' * 3000}1", 400, "INVALID_REQUEST", "expected top_k"),
         (f"?top_k={'0' * 19}155555555", 400, "INVALID_REQUEST", "expected top_k"),
         ("?pixels_sha256=yes", 400, "INVALID_REQUEST", "expected pixels_sha256 to be an integer of 0 to 1, got 'yes'"),
     ],
