@@ -12,6 +12,7 @@
     │   ├── InvalidRequest
     │   ├── UnsupportedMedia
     │   ├── RequestTooLarge
+    │   ├── RequestTimeout       the client took too long to send it
     │   └── ModelNotFound
     ├── CapacityError            right request, wrong moment; worth trying again
     │   ├── Overloaded
@@ -98,6 +99,12 @@ class RequestTooLarge(RequestError):
     """A body larger than the service allows."""
 
     code = "REQUEST_TOO_LARGE"
+
+
+class RequestTimeout(RequestError):
+    """The client did not finish sending the request in time."""
+
+    code = "REQUEST_TIMEOUT"
 
 
 class ModelNotFound(RequestError):

@@ -26,6 +26,7 @@ from training.task import Task, Trained
 _EPOCHS: Final = {"partial": 20, "full": 10}
 _LEARNING_RATE: Final = {"partial": 1e-4, "full": 2e-5}
 _PATIENCE: Final = 3
+_USUAL_MAX: Final = 1024.0
 _FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
 _SPARE_BYTES: Final = 256 << 20
 
@@ -157,12 +158,16 @@ def _activations(
     function = graph.frozen(keras.Model(images, bottom(backbone.prepare(images), training=False)))
     file = folder / "activations.f16"
     done = 0
+    scale = 1.0
     with phases.phase("computing activations") as advance:
         rows = np.memmap(file, np.float16, "w+", shape=shape)
         for batch in pixels.batches(task.pick(used), task.spec, BATCH):
             computed = graph.run(function, batch)
-            rows[done : done + len(batch)] = np.clip(computed, -_FLOAT16_MAX, _FLOAT16_MAX)
+            if not done:
+                # Untrained networks have activations of 1e-18, others of 1e5; float16 holds 1e-7 to 6e4.
+                scale = float(np.abs(computed).max()) / _USUAL_MAX or 1.0
+            rows[done : done + len(batch)] = np.clip(computed / scale, -_FLOAT16_MAX, _FLOAT16_MAX)
             done += len(batch)
             advance(done, len(used))
         rows.flush()
-    return gradient.memmap_loader(file, shape)
+    return gradient.memmap_loader(file, shape, scale)

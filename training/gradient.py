@@ -113,10 +113,10 @@ def held_out_scores(
     return temperature, calibration.unknown_threshold(scores, labels), scores
 
 
-def memmap_loader(file: Path, shape: tuple[int, ...]) -> Load:
-    """A loader of float16 rows from a file; returns float32."""
+def memmap_loader(file: Path, shape: tuple[int, ...], scale: float) -> Load:
+    """A loader of float16 rows from a file; returns them as float32, multiplied by `scale`."""
     rows: NDArray[np.float16] = np.memmap(file, np.float16, "r", shape=shape)
-    return lambda positions: rows[positions].astype(np.float32)
+    return lambda positions: rows[positions].astype(np.float32) * np.float32(scale)
 
 
 class _Best(keras.callbacks.Callback):  # type: ignore[misc]

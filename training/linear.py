@@ -109,10 +109,13 @@ def fit(
         classes: C.
         seed: of the folds.
     """
-    mean = features.mean(axis=0)
-    deviation = features.std(axis=0)
-    deviation[deviation < 1e-6] = 1.0
-    standardised = (features - mean) / deviation
+    # Scaled first: an untrained network's features can be as small as 1e-18, and their squares are nothing in float32.
+    scale = float(np.abs(features).max()) or 1.0
+    standardised = features / scale
+    mean, deviation = standardised.mean(axis=0), standardised.std(axis=0)
+    deviation[deviation <= 1e-6 * deviation.max()] = 1.0
+    standardised -= mean
+    standardised /= deviation
     folds = _folds(labels, groups, seed)
     # One BLAS thread: the products are so small that more of them only wait for each other. Five strengths on
     # four-classes take 0.7 s with one thread and 3.5 s with two.
@@ -126,6 +129,7 @@ def fit(
     threshold = calibration.unknown_threshold(scores, labels) if tried else 0.0
     kernel = kernel / deviation[:, None] / temperature
     bias = bias / temperature - mean @ kernel
+    kernel = kernel / scale
     return LinearHead(
         kernel.astype(np.float32), bias.astype(np.float32), strength, temperature, threshold, scores, tuple(tried)
     )

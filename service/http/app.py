@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+import gevent
 from flask import Flask, Response, jsonify, request
 from gevent.event import AsyncResult
 from gunicorn.http.errors import ParseException
@@ -26,6 +27,7 @@ from service.errors import (
     ModelNotFound,
     Overloaded,
     PoisonImage,
+    RequestTimeout,
     RequestTooLarge,
     Unavailable,
     UnsupportedFormat,
@@ -46,6 +48,7 @@ STATUS: Final[dict[type[GraftError], HTTPStatus]] = {
     InvalidRequest: HTTPStatus.BAD_REQUEST,
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    RequestTimeout: HTTPStatus.REQUEST_TIMEOUT,
     ModelNotFound: HTTPStatus.NOT_FOUND,
     Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
@@ -71,7 +74,9 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         top_k = _integer("top_k", 5, low=1, high=MAX_TOP_K)
         pixels = _integer("pixels_sha256", 0, low=0, high=1)
         version = _integer("version", 0, low=0, high=2**63 - 1)
-        uploads = read_uploads(request)
+        late = RequestTimeout(f"expected the whole request within {settings.request_timeout_s:g} s")
+        with gevent.Timeout(settings.request_timeout_s, late):  # a client that trickles must not hold us for ever
+            uploads = read_uploads(request)
         images = [upload.image for upload in uploads]
         asked = Request(images, request.args.get("model", ""), version, top_k, bool(pixels), settings.request_timeout_s)
         answer = _wait(classifier, asked)

@@ -5,8 +5,10 @@ answers, dies or drains.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import random
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -40,11 +42,13 @@ class _Engine:
         self.seen: list[Classify] = []
         self.cancelled: list[int] = []
         self.hung_up = False
-        self._writer: asyncio.StreamWriter | None = None
-        self._server: asyncio.Server | None = None
-
-    async def listen(self) -> None:
-        self._server = await asyncio.start_unix_server(self._serve, self.path)
+        self._frames = FrameReader()
+        self._loop = asyncio.get_running_loop()
+        self._connection: socket.socket | None = None
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self._loop.add_reader(self._listener, self._accept)
 
     def answer(self, number: int) -> None:
         """The label says which version answered, and for which image."""
@@ -66,34 +70,40 @@ class _Engine:
 
     def die(self) -> None:
         """Gone, with whatever it held, like a process that was killed."""
-        assert self._server is not None
-        self._server.close()
-        if self._writer:
-            self._writer.close()
+        for one in (self._listener, self._connection):
+            if one and one.fileno() != -1:
+                self._loop.remove_reader(one)
+                one.close()
         Path(self.path).unlink(missing_ok=True)
 
-    def _send(self, data: bytes) -> None:
-        assert self._writer is not None
-        self._writer.write(data)
+    def _accept(self) -> None:
+        self._connection, _ = self._listener.accept()
+        self._connection.setblocking(False)
+        self._loop.add_reader(self._connection, self._read)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        frames = FrameReader()
+    def _send(self, data: bytes) -> None:
+        assert self._connection is not None
+        with contextlib.suppress(OSError):  # the classifier has hung up meanwhile
+            self._connection.sendall(data)
+
+    def _read(self) -> None:
+        assert self._connection is not None
         try:
-            while chunk := await reader.read(1 << 16):
-                for kind, number, body in frames.feed(chunk):
-                    if kind is Kind.CLASSIFY:
-                        assert number not in self.jobs
-                        self.jobs[number] = parse_classify(body)
-                        self.seen.append(self.jobs[number])
-                    elif kind is Kind.CANCEL:
-                        self.cancelled.append(number)
-                        self.jobs.pop(number, None)
+            chunk = self._connection.recv(1 << 16)
         except OSError:
-            pass
-        finally:
+            chunk = b""
+        if not chunk:
             self.hung_up = True
-            writer.close()
+            self._loop.remove_reader(self._connection)
+            self._connection.close()
+        for kind, number, body in self._frames.feed(chunk):
+            if kind is Kind.CLASSIFY:
+                assert number not in self.jobs
+                self.jobs[number] = parse_classify(body)
+                self.seen.append(self.jobs[number])
+            elif kind is Kind.CANCEL:
+                self.cancelled.append(number)
+                self.jobs.pop(number, None)
 
 
 class _Bench:
@@ -108,10 +118,9 @@ class _Bench:
         self.route({})
         self.classifier = Classifier(AsyncioReactor(asyncio.get_running_loop()), self.routes_path, **chosen)
 
-    async def engine(self, version: int = 1) -> _Engine:
+    def engine(self, version: int = 1) -> _Engine:
         """A new engine; the table does not list it yet."""
         self.engines.append(_Engine(self._folder / f"{len(self.engines)}.sock", version))
-        await self.engines[-1].listen()
         return self.engines[-1]
 
     def route(self, versions: dict[int, list[_Engine]], live: int = 1) -> None:
@@ -132,7 +141,7 @@ class _Bench:
 
     async def begin(self, count: int = 1, live: int = 1) -> list[_Engine]:
         """Engines of version 1 that serve."""
-        engines = [await self.engine() for _ in range(count)]
+        engines = [self.engine() for _ in range(count)]
         await self.serve({1: engines}, live)
         return engines
 
@@ -145,11 +154,10 @@ class _Bench:
         assert len(self.answers) == count
         return self.answers[-1]
 
-    async def close(self) -> None:
+    def close(self) -> None:
         self.classifier.close()
         for engine in self.engines:
             engine.die()
-        await asyncio.sleep(0)
 
 
 def _said(answer: Answer) -> list[str]:
@@ -170,7 +178,7 @@ def run(tmp_path, monkeypatch):
                 assert bench.classifier._waiting == []
                 assert all(not link.jobs for link in bench.classifier._links.values())
             finally:
-                await bench.close()
+                bench.close()
 
         asyncio.run(whole())
 
@@ -362,7 +370,7 @@ def test_images_wait_while_there_is_no_engine(run) -> None:
         await _until(lambda: not bench.classifier._links, "noticed")
         bench.submit(b"meanwhile")
         assert bench.answers == []
-        other = await bench.engine()
+        other = bench.engine()
         await bench.serve({1: [other]})
         await _until(lambda: len(other.jobs) == 2, "sent")
         assert {job.image: job.flags for job in other.jobs.values()} == {b"before": SOLO, b"meanwhile": 0}
@@ -377,7 +385,7 @@ def test_an_image_that_kills_two_engines_alone_is_poison_and_remembered(run) -> 
     """Its neighbour is answered; the same bytes are refused from then on without meeting an engine."""
 
     async def scenario(bench: _Bench) -> None:
-        engines = [await bench.engine() for _ in range(4)]
+        engines = [bench.engine() for _ in range(4)]
         await bench.serve({1: engines[:1]})
         bench.submit(b"good", b"bad")
         for place in range(3):  # in the first engine both run together: nobody knows whose fault it was
@@ -418,12 +426,12 @@ def test_an_image_that_only_waited_in_engines_that_died_is_no_poison(run) -> Non
         await _until(lambda: bench.classifier.routes.models, "read")
         bench.submit(b"innocent")
         for _ in range(5):
-            engine = await bench.engine()
+            engine = bench.engine()
             bench.route({1: [engine]})
             await _until(lambda engine=engine: engine.jobs, "sent")
             bench.route({1: []})
             engine.die()
-        engine = await bench.engine()
+        engine = bench.engine()
         bench.route({1: [engine]})
         await _until(lambda: engine.jobs, "sent")
         engine.answer_all()
@@ -500,7 +508,7 @@ def test_a_cancelled_call_does_not_wait_for_an_engine_either(run) -> None:
         await _until(lambda: bench.classifier.routes.models, "read")
         bench.submit(b"a").cancel()
         bench.submit(b"b")
-        engine = await bench.engine()
+        engine = bench.engine()
         bench.route({1: [engine]})
         await _until(lambda: engine.jobs, "sent")
         engine.answer_all()
@@ -517,7 +525,7 @@ def test_a_version_that_unloads_answers_what_it_has(run) -> None:
         (old,) = await bench.begin()
         bench.submit(b"a")
         await _until(lambda: old.jobs, "sent")
-        new = await bench.engine(version=2)
+        new = bench.engine(version=2)
         await bench.serve({1: [], 2: [new]}, live=2)
         bench.submit(b"b")
         await _until(lambda: new.jobs, "sent")
@@ -542,7 +550,7 @@ def test_an_answer_never_mixes_versions(run) -> None:
         first = min(old.jobs)
         old.answer(first)
         await _until(lambda: first not in bench.classifier._links[old.path].jobs, "heard")
-        new = await bench.engine(version=2)
+        new = bench.engine(version=2)
         write_routes(
             bench.routes_path,
             Routes({"pets": ModelRoute(2, {1: VersionRoute("END"), 2: VersionRoute("AVAILABLE", (new.path,))})}),
@@ -565,7 +573,7 @@ def test_a_version_that_was_asked_for_is_not_replaced(run) -> None:
         (old,) = await bench.begin()
         bench.submit(b"a", b"b", version=1)
         await _until(lambda: len(old.jobs) == 2, "sent")
-        new = await bench.engine(version=2)
+        new = bench.engine(version=2)
         await bench.serve({2: [new]}, live=2)
         old.die()
         assert _said(await bench.answered()) == ["MODEL_NOT_FOUND", "MODEL_NOT_FOUND"]
@@ -635,7 +643,7 @@ def test_every_call_ends_once_with_its_own_answers_under_random_events(run, seed
 
     async def scenario(bench: _Bench) -> None:  # noqa: PLR0912 - one branch per kind of event
         live, next_image = 1, 0
-        listed = [await bench.engine(1) for _ in range(2)]
+        listed = [bench.engine(1) for _ in range(2)]
         await bench.serve({1: listed})
         asked: dict[int, list[bytes]] = {}
         heard: dict[int, list[Answer]] = {}
@@ -670,13 +678,13 @@ def test_every_call_ends_once_with_its_own_answers_under_random_events(run, seed
                     cancelled.add(step_of)
             elif event < 0.44:
                 victim = listed.pop(chance.randrange(len(listed)))
-                listed.append(await bench.engine(live))
+                listed.append(bench.engine(live))
                 bench.route({live: listed}, live)
                 victim.die()
             elif event < 0.47:
                 live += 1
                 leaving += listed
-                listed = [await bench.engine(live) for _ in range(2)]
+                listed = [bench.engine(live) for _ in range(2)]
                 bench.route({live: listed}, live)
             elif event < 0.50 and leaving:
                 leaving.pop(chance.randrange(len(leaving))).die()
@@ -712,7 +720,7 @@ def test_the_memory_of_poison_is_limited(run, monkeypatch) -> None:
         for image in (b"bad one", b"bad two"):
             bench.submit(image)
             for alone in (False, True, True):
-                engine = await bench.engine()
+                engine = bench.engine()
                 bench.route({1: [engine]})
                 await _until(lambda engine=engine: engine.jobs, "sent")
                 (number,) = engine.jobs

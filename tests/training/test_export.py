@@ -1,4 +1,4 @@
-"""The exported directory is the trained model, under both signatures, for Graft's engines and stock TensorFlow alike."""
+"""The exported directory is the trained model, for Graft's engines and for stock TensorFlow Serving alike."""
 
 import io
 from collections.abc import Callable

@@ -24,6 +24,14 @@ def test_head_works_on_raw_features(classes: int):
     np.testing.assert_allclose(head.scores.sum(axis=1), 1, atol=1e-5)
 
 
+def test_tiny_features():
+    """Features of 1e-18, as untrained networks give them, are separated as well as any; constant ones do no harm."""
+    features, labels = _blobs(3, 40, 0.4)
+    features[:, 0] = 7
+    usual, tiny = (linear.fit(values, labels, range(len(labels)), 3) for values in (features, features * 1e-18))
+    np.testing.assert_allclose(tiny.logits(features * 1e-18), usual.logits(features), rtol=0.02, atol=0.02)
+
+
 def test_two_classes_give_the_probability_of_the_one_logit():
     """Two logits of half and minus half are scikit-learn's own probability (before the temperature)."""
     features, labels = _blobs(2, 60, 1.0)

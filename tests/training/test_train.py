@@ -138,7 +138,7 @@ def test_somebody_else_publishes_meanwhile(photos: Path, cache: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt(), 130), (BrokenVersion("scores differ"), 1), (OSError(28, "No space"), 1)]
 )
-def test_failure_before_publishing_leaves_nothing(
+def test_failure_before_publishing_leaves_nothing(  # noqa: PLR0917 - fixtures
     photos: Path,
     cache: Path,
     tmp_path: Path,
@@ -165,7 +165,7 @@ def test_kill_9_leaves_nothing_that_a_server_would_load(photos: Path, cache: Pat
     """Killed at a random moment of exporting, testing or publishing, there is no version; the next run cleans up."""
     chance = random.Random(time.time_ns())
     root = Path(__file__).resolve().parents[2]
-    for _ in range(3):
+    for _ in range(2):
         running = subprocess.Popen(
             [sys.executable, "-m", "training", *_arguments(photos, tmp_path, cache)],
             cwd=root,
@@ -216,7 +216,7 @@ def test_bad_input_is_one_line(photos: Path, cache: Path, tmp_path: Path, capsys
     "wrong", [("--side", "0"), ("--epochs", "none"), ("--learning-rate", "-1"), ("--strategy", "magic")]
 )
 def test_wrong_flag_values_are_refused(photos: Path, wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]):
-    """argparse says which flag, what was expected and what came."""
+    """It is said which flag, what was expected and what came."""
     with pytest.raises(SystemExit) as ended:
         main(["train", str(photos), *wrong])
     assert ended.value.code == 2

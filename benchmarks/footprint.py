@@ -1,0 +1,107 @@
+"""`python -m benchmarks.footprint MODELS [--runs N]`: seconds from start to ready, and the memory of each process.
+
+Starts `python -m service` on free ports, waits until /readyz says 200, asks 50 times, reads the proportional set size
+(PSS: shared pages counted once) of every process from /proc, and stops it again. Prints medians as a Markdown table.
+"""
+
+import argparse
+import json
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from pathlib import Path
+
+from service.readiness import PROBE_IMAGE
+
+_READY_WITHIN_S = 120.0
+_REQUESTS = 50
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, metavar="MODELS", help="models directory to serve")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="starts to take the median of (default: 5)")
+    options = parser.parse_args()
+    seconds: list[float] = []
+    memory: dict[str, list[float]] = defaultdict(list)
+    for _ in range(options.runs):
+        took, sizes = _run(options.models)
+        seconds.append(took)
+        for name, size in sizes.items():
+            memory[name].append(size)
+        memory["all"].append(sum(sizes.values()))
+    print(f"start to ready: median {statistics.median(seconds):.2f} s of {options.runs} (", end="")  # noqa: T201
+    print(", ".join(f"{one:.2f}" for one in sorted(seconds)) + ")\n")  # noqa: T201
+    print("| process | PSS, MB |\n|---|---|")  # noqa: T201
+    for name, sizes_of_runs in memory.items():
+        print(f"| `{name}` | {statistics.median(sizes_of_runs):.0f} |")  # noqa: T201
+
+
+def _run(models: Path) -> tuple[float, dict[str, float]]:
+    with tempfile.TemporaryDirectory(prefix="graft-bench-") as run_dir:
+        command = [sys.executable, "-m", "service", "--models", str(models), "--run-dir", run_dir]
+        started = time.monotonic()
+        process = subprocess.Popen([*command, "--http-port", "0", "--grpc-port", "0"], stderr=subprocess.DEVNULL)
+        try:
+            url = _wait_until_ready(Path(run_dir), process)
+            took = time.monotonic() - started
+            names = json.loads(urllib.request.urlopen(f"{url}/readyz").read())["models"]  # noqa: S310 - our own
+            for number in range(_REQUESTS):
+                name = sorted(names)[number % len(names)]
+                request = urllib.request.Request(f"{url}/classify?model={name}", PROBE_IMAGE)  # noqa: S310
+                request.add_header("Content-Type", "image/png")
+                urllib.request.urlopen(request).read()  # noqa: S310
+            return took, _memory(process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _wait_until_ready(run_dir: Path, process: "subprocess.Popen[bytes]") -> str:
+    end = time.monotonic() + _READY_WITHIN_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            url: str = json.loads((run_dir / "address.json").read_text(encoding="ascii"))["http"]
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310
+                return url
+        except (OSError, ValueError, urllib.error.URLError):
+            time.sleep(0.01)
+    raise SystemExit("the service did not become ready")
+
+
+def _memory(supervisor: int) -> dict[str, float]:
+    """PSS in MB by process name, of a process and everything below it."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                status = (folder / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(status[1])
+    found = [supervisor]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    sizes = {}
+    numbers: dict[str, int] = defaultdict(int)
+    for pid in found:
+        name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip() or str(pid)
+        numbers[name] += 1
+        pss = re.search(
+            r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"), re.MULTILINE
+        )
+        label = f"{name} ({numbers[name]})" if name.startswith("graft engine") else name
+        sizes[label] = int(pss.group(1)) / 1024 if pss else 0.0
+    return sizes
+
+
+if __name__ == "__main__":
+    main()
