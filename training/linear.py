@@ -123,7 +123,7 @@ def fit(
         tried, held_out = _cross_validate(standardised, labels, folds, classes)
         strength = min(tried, key=lambda one: one.log_loss).value if tried else _DEFAULT_STRENGTH
         kernel, bias = _coefficients(_model(strength).fit(standardised, labels), classes)
-    logits = held_out.get(strength, standardised @ kernel + bias)
+    logits = held_out.get(strength, np.asarray(standardised @ kernel + bias, np.float32))
     temperature = calibration.temperature(logits, labels) if tried else 1.0
     scores = calibration.softmax(logits / temperature)
     threshold = calibration.unknown_threshold(scores, labels) if tried else 0.0

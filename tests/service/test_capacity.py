@@ -42,13 +42,14 @@ def _health(service) -> int:
 
 
 def test_overload_waiting_and_choice_of_model(start_service, version_factory, tmp_path: Path) -> None:
-    """One service from no model at all to two of them, with a queue of two images.
+    """One service from no model at all to two of them, with a queue of four images.
 
     503 while nothing is loaded, 429 for more images than the queue holds, both with Retry-After and both over gRPC as
     UNAVAILABLE and RESOURCE_EXHAUSTED; with two models a request must name one.
     """
     models = tmp_path / "models"
-    service = start_service(models, ready=False, max_queue=2, engine="openvino/f32")
+    # four, because the probes of /readyz take a place per model
+    service = start_service(models, ready=False, max_queue=4, engine="openvino/f32")
     nothing = service.classify(plain("red"))
     assert (nothing.status, nothing.headers["Retry-After"], nothing.json["code"]) == (503, "1", "UNAVAILABLE")
     assert nothing.json["detail"] == "no model is loaded yet"
@@ -58,10 +59,10 @@ def test_overload_waiting_and_choice_of_model(start_service, version_factory, tm
     version_factory(models, "pets", unknown_threshold=0.9)
     service.wait_ready()
     eventually(lambda: _health(service) == _STATES.SERVING, "serving")
-    for images in (3, 20):
+    for images in (5, 20):
         full = service.classify(_json(images), "", "application/json")
         assert (full.status, full.headers["Retry-After"], full.json["code"]) == (429, "1", "OVERLOADED")
-        assert "expected at most 2 images in flight" in full.json["detail"]
+        assert "expected at most 4 images in flight" in full.json["detail"]
         assert _refused(service, images)[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     known, unknown = (service.classify(plain(colour)).json["results"][0] for colour in ("red", "grey"))
     assert (known["label"], known["unknown"]) == ("red", False)
