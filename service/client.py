@@ -58,6 +58,9 @@ class Prediction:
 class Client(Protocol):
     """Either transport."""
 
+    def close(self) -> None:
+        """Hangs up."""
+
     def classify(
         self, images: Sequence[tuple[str, bytes]], *, model: str = "", version: int = 0, top_k: int = 5
     ) -> list[Prediction]:
@@ -93,6 +96,10 @@ class HttpClient:
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_s)
         self._path = parts.path.rstrip("/") + "/classify"
         self._url = url
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._connection.close()
 
     def classify(
         self, images: Sequence[tuple[str, bytes]], *, model: str = "", version: int = 0, top_k: int = 5
@@ -150,6 +157,10 @@ class GrpcClient:
         self._stub = classifier_pb2_grpc.ImageClassifierStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._address = address
         self._timeout_s = timeout_s
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._channel.close()
 
     def classify(
         self, images: Sequence[tuple[str, bytes]], *, model: str = "", version: int = 0, top_k: int = 5

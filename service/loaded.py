@@ -113,6 +113,10 @@ class LoadedVersion:
         now = time.monotonic()
         if now - self._since > _HEALTHY_AFTER_S:
             self._deaths_in_a_row = 0
+        for engine in self._engines:
+            if self._answers(engine) and engine.silent_s > self._settings.engine_timeout_s:
+                _log.error("an engine of %s hangs (no sign of life for %.0f s)", self._name, engine.silent_s)
+                engine.kill()
         for engine in [one for one in self._engines if not one.alive or (not one.loading and one.error)]:
             reason = engine.error or engine.how_it_ended()
             engine.kill()

@@ -88,6 +88,14 @@ class EngineProcess:
         self.engine, self.error = outcome.get("engine", ""), outcome.get("error", "")
         return False
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since its last sign of life (see EngineLoop); 0 before the first."""
+        try:
+            return max(0.0, time.monotonic() - self.socket.stat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
+
     def drain(self) -> None:
         """Asks it to end once every front has hung up."""
         if self.alive:

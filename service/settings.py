@@ -44,6 +44,9 @@ class Settings:
     )
     poll_interval_s: float = _setting(1.0, "seconds between looks at the models directory", low=0.05, high=3600)
     load_timeout_s: float = _setting(600.0, "seconds a version may take to load and prove itself", low=1, high=86400)
+    engine_timeout_s: float = _setting(
+        20.0, "seconds that an engine may take for one image before it counts as hung and is replaced", low=1, high=3600
+    )
     request_timeout_s: float = _setting(30.0, "seconds until a request is given up", low=0.001, high=3600)
     drain_timeout_s: float = _setting(
         30.0, "seconds that accepted requests get to finish when the service or a version ends", low=0, high=3600

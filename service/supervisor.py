@@ -31,6 +31,9 @@ from service.settings import LISTENING, Settings, save_settings
 
 _TICK_S: Final = 0.05
 _FRONT_RETRY_S: Final = 1.0
+_LONGEST_RUN_DIR: Final = 60
+"""A Unix socket's path has 107 characters at most, and its name below the run directory needs up to 40."""
+
 _FRONTS: Final = ("http", "grpc")
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _log = logging.getLogger("graft.supervisor")
@@ -38,6 +41,10 @@ _log = logging.getLogger("graft.supervisor")
 
 class AlreadyRunning(GraftError):
     """Another supervisor runs with these ports."""
+
+
+class UnusableRunDir(GraftError):
+    """The run directory cannot hold the engines' sockets."""
 
 
 class Supervisor:
@@ -48,6 +55,7 @@ class Supervisor:
 
     Raises:
         PortTaken: a port is not to be had.
+        UnusableRunDir: there can be no sockets in it.
         AlreadyRunning: another supervisor has these ports.
     """
 
@@ -206,9 +214,16 @@ def _home(settings: Settings, http_port: int, grpc_port: int) -> Path:
         home = settings.run_dir.absolute()
     else:
         home = Path(tempfile.gettempdir()) / f"graft-{os.getuid()}-{http_port}-{grpc_port}"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if len(str(home)) > _LONGEST_RUN_DIR:
+        raise UnusableRunDir(
+            f"expected --run-dir of at most {_LONGEST_RUN_DIR} characters, got {len(str(home))}: {home}"
+        )
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableRunDir(f"cannot make the run directory {home}: {error.strerror}") from error
     if home.stat().st_uid != os.getuid():
-        raise AlreadyRunning(f"the run directory {home} belongs to somebody else; choose another with --run-dir")
+        raise UnusableRunDir(f"the run directory {home} belongs to somebody else; choose another with --run-dir")
     return home
 
 

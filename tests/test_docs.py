@@ -72,9 +72,3 @@ def test_every_command_names_a_module_that_exists(page: Path):
     for module in re.findall(r"python -m ([a-z_.]+[a-z_])", page.read_text(encoding="utf-8")):
         path = _ROOT.joinpath(*module.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
-
-
-def test_no_placeholder_is_left():
-    """Nothing in capitals waits for a measurement."""
-    assert not re.findall(r"^[A-Z]+_[A-Z_]+$", _OPERATIONS, re.MULTILINE)
-    assert "START_TO_READY" not in _OPERATIONS

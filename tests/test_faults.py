@@ -89,6 +89,19 @@ def test_requests_wait_for_the_next_engine_when_all_are_dead(
     assert engine not in service.engines()
 
 
+def test_an_engine_that_hangs_is_replaced_and_its_requests_are_answered(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """A stopped engine counts as dead after --engine-timeout-s; what it held is answered by its successor."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models", engines=1, engine_timeout_s=2)
+    (engine,) = service.engines()
+    os.kill(engine, signal.SIGSTOP)
+    answer = service.classify(plain("blue"))
+    assert (answer.status, answer.json["results"][0]["label"]) == (200, "blue")
+    assert engine not in service.engines()
+
+
 @pytest.mark.parametrize("fault", ["wrong_scores", "wrong_pixels"])
 def test_a_version_whose_goldens_disagree_is_refused_and_the_old_one_goes_on(
     version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path, fault: str

@@ -6,10 +6,12 @@ batch runs, new jobs wait in the socket buffers and become the next batch.
 
 import hashlib
 import logging
+import os
 import selectors
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +26,7 @@ from service.version import Version
 from service.wire import PIXELS_SHA256, SOLO, Classify, FrameReader, Kind, frame, parse_classify
 
 _RECEIVE_BYTES = 1 << 20
+_SHOW_LIFE_EVERY_S = 1.0
 _log = logging.getLogger("graft.engine")
 
 
@@ -79,6 +82,8 @@ class EngineLoop:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener = listener
+        self._socket_path: str = listener.getsockname()
+        self._next_sign = 0.0
         self._version = version
         self._labels = list(version.manifest.class_names)
         self._runtime = runtime
@@ -109,6 +114,7 @@ class EngineLoop:
                 self._tell_draining()
             if told and not self._connections:
                 return
+            self._show_life()
             self._receive(block=not self._queue)
             batch, expired = self._queue.take(self._clock())
             self._answer([(job, _failure(DeadlineExceeded("the deadline passed in the queue"))) for job in expired])
@@ -121,6 +127,17 @@ class EngineLoop:
         for connection in list(self._connections):
             self._send(connection, frame(Kind.DRAINING, 0))
 
+    def _show_life(self) -> None:
+        """Dates the socket's file, at most every second; the supervisor replaces an engine that stops doing so.
+
+        The date is the monotonic clock's, which no correction of the time of day disturbs.
+        """
+        now = self._clock()
+        if now >= self._next_sign:
+            self._next_sign = now + _SHOW_LIFE_EVERY_S
+            with suppress(FileNotFoundError):
+                os.utime(self._socket_path, (now, now))
+
     # -- batches
 
     def _run(self, batch: Sequence[_Job]) -> None:
@@ -131,6 +148,7 @@ class EngineLoop:
         failed: list[tuple[_Job, Result]] = []
         before = started
         for job in batch:
+            self._show_life()
             try:
                 pixels = decode(job.ask.image, self._version.spec, self._max_pixels)
             except GraftError as error:
@@ -188,7 +206,7 @@ class EngineLoop:
             self._send(connection, reply)
 
     def _receive(self, *, block: bool) -> None:
-        for key, events in self._selector.select(None if block else 0):
+        for key, events in self._selector.select(_SHOW_LIFE_EVERY_S if block else 0):
             if key.fileobj is self._listener:
                 self._accept()
             elif key.fileobj is self._wake_reader:

@@ -38,13 +38,13 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             "loglevel": "warning",
             "post_worker_init": _name_worker,
             "child_exit": _forget_worker,
+            "pre_fork": _name_master,
             "when_ready": self._when_ready,
         }
         for name, value in chosen.items():
             self.cfg.set(name, value)
 
     def _when_ready(self, _: Arbiter) -> None:
-        setproctitle.setproctitle("graft fronts")
         (self._settings.run_dir / f"http{LISTENING}").touch()
 
     def load(self) -> Any:  # noqa: ANN401 - a WSGI callable
@@ -64,6 +64,11 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             max_image_bytes=settings.max_image_bytes,
         )
         return create_app(classifier, Readiness(classifier, reactor), settings)
+
+
+def _name_master(_: Arbiter, __: Worker) -> None:
+    """Here, since gunicorn sets a title of its own after it is ready and before the first fork."""
+    setproctitle.setproctitle("graft fronts")
 
 
 def _name_worker(worker: Worker) -> None:

@@ -33,7 +33,7 @@ def connect() -> Iterator[Callable[[str, str], Client]]:
 
     yield begin
     for client in clients:
-        (client._connection if isinstance(client, HttpClient) else client._channel).close()
+        client.close()
 
 
 @pytest.fixture(params=_TRANSPORTS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training import backbones, graph
-from training.errors import SettingError
+from training.errors import SettingError, WeightsUnavailable
 
 # NumPy 2 about TensorFlow, in Keras' own code
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -128,7 +128,7 @@ def test_failed_download_says_which_file_and_what_to_do(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", fail)
     monkeypatch.setenv("KERAS_HOME", "/somewhere")
-    with pytest.raises(SettingError) as error:
+    with pytest.raises(WeightsUnavailable) as error:
         backbones.load(backbones.find("ResNet50"), "imagenet")
     message = str(error.value)
     assert "Put resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 into /somewhere/models" in message
