@@ -9,45 +9,27 @@ import grpc
 
 from protos.classifier_pb2 import ClassifyRequest, ClassifyResponse
 from protos.classifier_pb2_grpc import ImageClassifierServicer
+from service import errors
 from service.classifier import Answer, Classifier, Request
-from service.errors import (
-    BY_CODE,
-    CorruptImage,
-    DeadlineExceeded,
-    EmptyImage,
-    GraftError,
-    ImageTooLarge,
-    InternalError,
-    InvalidBase64,
-    InvalidRequest,
-    ModelNotFound,
-    Overloaded,
-    PoisonImage,
-    RequestTimeout,
-    RequestTooLarge,
-    Unavailable,
-    UnsupportedFormat,
-    UnsupportedMedia,
-)
 from service.metrics import IN_FLIGHT, REQUESTS, observe_answer
 from service.settings import Settings
 
-STATUS: Final[dict[type[GraftError], grpc.StatusCode]] = {
-    EmptyImage: grpc.StatusCode.INVALID_ARGUMENT,
-    InvalidBase64: grpc.StatusCode.INVALID_ARGUMENT,
-    UnsupportedFormat: grpc.StatusCode.INVALID_ARGUMENT,
-    CorruptImage: grpc.StatusCode.INVALID_ARGUMENT,
-    ImageTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
-    PoisonImage: grpc.StatusCode.INVALID_ARGUMENT,
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    UnsupportedMedia: grpc.StatusCode.INVALID_ARGUMENT,
-    RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    RequestTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
-    ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    InternalError: grpc.StatusCode.INTERNAL,
+STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
+    errors.EmptyImage: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidBase64: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnsupportedFormat: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.CorruptImage: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ImageTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.PoisonImage: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnsupportedMedia: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.RequestTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.InternalError: grpc.StatusCode.INTERNAL,
 }
 """The gRPC status of every error that a client can meet."""
 
@@ -73,15 +55,15 @@ class Servicer(ImageClassifierServicer):
             asked = _request(request, self._timeout_s(context))
             with IN_FLIGHT.track_inprogress():
                 answer = await self._wait(asked)
-        except GraftError as error:
+        except errors.GraftError as error:
             await _abort(context, error)
         except Exception:  # noqa: BLE001 - the last resort; logged with its trace
             _log.exception("unforeseen error in Classify")
-            await _abort(context, InternalError("an unforeseen error; the service's log knows more"))
+            await _abort(context, errors.InternalError("an unforeseen error; the service's log knows more"))
         observe_answer("grpc", time.monotonic() - started, answer)
         if all(result.HasField("error") for result in answer.results):
             first = answer.results[0].error
-            await _abort(context, BY_CODE[first.code](first.detail))
+            await _abort(context, errors.BY_CODE[first.code](first.detail))
         for result, image in zip(answer.results, request.images, strict=True):
             result.filename = image.filename
         REQUESTS.labels("grpc", "OK").inc()
@@ -103,9 +85,9 @@ class Servicer(ImageClassifierServicer):
 
 def _request(request: ClassifyRequest, timeout_s: float) -> Request:
     if request.version < 0:
-        raise InvalidRequest(f"expected version to be 0 (the live one) or larger, got {request.version}")
+        raise errors.InvalidRequest(f"expected version to be 0 (the live one) or larger, got {request.version}")
     if request.top_k < 0:
-        raise InvalidRequest(f"expected top_k to be 0 ({_DEFAULT_TOP_K} labels) or larger, got {request.top_k}")
+        raise errors.InvalidRequest(f"expected top_k to be 0 ({_DEFAULT_TOP_K} labels) or larger, got {request.top_k}")
     return Request(
         [image.data for image in request.images],
         request.model,
@@ -116,7 +98,7 @@ def _request(request: ClassifyRequest, timeout_s: float) -> Request:
     )
 
 
-async def _abort(context: _Context, error: GraftError) -> NoReturn:
+async def _abort(context: _Context, error: errors.GraftError) -> NoReturn:
     status = STATUS[type(error)]
     REQUESTS.labels("grpc", status.name).inc()
     await context.abort(status, error.detail, (("graft-error-code", error.code),))

@@ -13,47 +13,29 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from protos.classifier_pb2 import Result
+from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
-from service.errors import (
-    BY_CODE,
-    CorruptImage,
-    DeadlineExceeded,
-    EmptyImage,
-    GraftError,
-    ImageTooLarge,
-    InternalError,
-    InvalidBase64,
-    InvalidRequest,
-    ModelNotFound,
-    Overloaded,
-    PoisonImage,
-    RequestTimeout,
-    RequestTooLarge,
-    Unavailable,
-    UnsupportedFormat,
-    UnsupportedMedia,
-)
 from service.http.body import Upload, read_uploads
 from service.metrics import CONTENT_TYPE, IN_FLIGHT, REQUESTS, expose, observe_answer
 from service.readiness import Readiness, describe
 from service.settings import Settings
 
-STATUS: Final[dict[type[GraftError], HTTPStatus]] = {
-    EmptyImage: HTTPStatus.BAD_REQUEST,
-    InvalidBase64: HTTPStatus.BAD_REQUEST,
-    UnsupportedFormat: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    CorruptImage: HTTPStatus.BAD_REQUEST,
-    ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    PoisonImage: HTTPStatus.BAD_REQUEST,
-    InvalidRequest: HTTPStatus.BAD_REQUEST,
-    UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    RequestTimeout: HTTPStatus.REQUEST_TIMEOUT,
-    ModelNotFound: HTTPStatus.NOT_FOUND,
-    Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
-    DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
-    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
+STATUS: Final[dict[type[errors.GraftError], HTTPStatus]] = {
+    errors.EmptyImage: HTTPStatus.BAD_REQUEST,
+    errors.InvalidBase64: HTTPStatus.BAD_REQUEST,
+    errors.UnsupportedFormat: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.CorruptImage: HTTPStatus.BAD_REQUEST,
+    errors.ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.PoisonImage: HTTPStatus.BAD_REQUEST,
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    errors.UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.RequestTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    errors.ModelNotFound: HTTPStatus.NOT_FOUND,
+    errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """The HTTP status of every error that a client can meet."""
 
@@ -74,7 +56,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         top_k = _integer("top_k", 5, low=1, high=MAX_TOP_K)
         pixels = _integer("pixels_sha256", 0, low=0, high=1)
         version = _integer("version", 0, low=0, high=2**63 - 1)
-        late = RequestTimeout(f"expected the whole request within {settings.request_timeout_s:g} s")
+        late = errors.RequestTimeout(f"expected the whole request within {settings.request_timeout_s:g} s")
         with gevent.Timeout(settings.request_timeout_s, late):  # a client that trickles must not hold us for ever
             uploads = read_uploads(request)
         images = [upload.image for upload in uploads]
@@ -103,18 +85,18 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         REQUESTS.labels("http", str(response.status_code)).inc()
         return response
 
-    @app.errorhandler(GraftError)
-    def graft_error(error: GraftError) -> Response:
+    @app.errorhandler(errors.GraftError)
+    def graft_error(error: errors.GraftError) -> Response:
         return _problem(STATUS[type(error)], error.code, error.detail)
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_: RequestEntityTooLarge) -> Response:
         limit = f"expected a body of at most {settings.max_body_bytes} bytes and {settings.max_images} images"
-        return graft_error(RequestTooLarge(f"{limit}, got {request.content_length or 'more'} bytes"))
+        return graft_error(errors.RequestTooLarge(f"{limit}, got {request.content_length or 'more'} bytes"))
 
     @app.errorhandler(ParseException)
     def not_http(_: ParseException) -> Response:
-        return graft_error(InvalidRequest("expected a chunked body with the size in front of each chunk"))
+        return graft_error(errors.InvalidRequest("expected a chunked body with the size in front of each chunk"))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -129,7 +111,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     @app.errorhandler(Exception)
     def unforeseen(_: Exception) -> Response:
         _log.exception("unforeseen error on %s", request.path)
-        return graft_error(InternalError("an unforeseen error; the service's log knows more"))
+        return graft_error(errors.InternalError("an unforeseen error; the service's log knows more"))
 
     return app
 
@@ -149,7 +131,7 @@ def _integer(name: str, default: int, *, low: int, high: int) -> int:
         return default
     # 19 digits hold every number that is allowed; int() of very many raises an error of its own
     if not text.isascii() or not text.isdigit() or len(text) > 19 or not low <= int(text) <= high:
-        raise InvalidRequest(f"expected {name} to be an integer of {low} to {high}, got {text[:100]!r}")
+        raise errors.InvalidRequest(f"expected {name} to be an integer of {low} to {high}, got {text[:100]!r}")
     return int(text)
 
 
@@ -157,7 +139,7 @@ def _answer(answer: Answer, uploads: Sequence[Upload]) -> Response:
     results = [_result(result, upload) for result, upload in zip(answer.results, uploads, strict=True)]
     response = jsonify(model=answer.model, version=answer.version, results=results)
     if all(result.HasField("error") for result in answer.results):
-        status = STATUS[BY_CODE[answer.results[0].error.code]]
+        status = STATUS[errors.BY_CODE[answer.results[0].error.code]]
         response.status_code = status
         _add_retry_after(response, status)
     return response
