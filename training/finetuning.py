@@ -1,6 +1,6 @@
 """The strategies `partial` and `full`: the head first, on the frozen backbone; then the last blocks, or all of it.
 
-BatchNorm stays in inference mode throughout: its statistics come from the weights, and a few hundred images would only
+BatchNorm stays as it came: its statistics are those of the weights' own training, and a few hundred images would only
 spoil them. `partial` computes what goes into its first trained block once per image, keeps it on disk for the run, and
 so pays in each epoch for the trained blocks alone.
 """
@@ -49,6 +49,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
         raise DataError(f"--strategy {settings.strategy} stops by validation images; there are none")
     with phases.phase("fitting the head"):
         head = _linear_head(task, features)
+    _hold_batch_norm(backbone.network)
     used = task.split.train + task.split.validation
     labels = task.labels[list(used)]
     epochs = settings.epochs or _EPOCHS[settings.strategy]
@@ -106,6 +107,17 @@ def _linear_head(task: Task, features: NDArray[np.float32]) -> Any:  # noqa: ANN
     return head
 
 
+def _hold_batch_norm(network: Any) -> None:  # noqa: ANN401 - keras is untyped
+    """Keeps BatchNorm in inference mode, statistics and all.
+
+    By `trainable`, because calling the network with training=False is not enough: `fit` of the model around it
+    overrides that (Keras 3.15; keras-team/keras#20285), and the statistics drift.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
 def _cut(backbone: Backbone, unfreeze: int) -> Any:  # noqa: ANN401 - keras is untyped
     boundaries = backbones.boundaries(backbone.network)
     if not boundaries:
@@ -122,7 +134,7 @@ def _top(backbone: Backbone, cut: Any, head: Any) -> Any:  # noqa: ANN401 - kera
     """keras.Model: activations at the cut -> logits; shares its layers with the backbone."""
     inputs = keras.Input(cut.output.shape[1:], name="activations")
     blocks = keras.Model(cut.output, backbone.network.output)
-    return keras.Model(inputs, head(blocks(inputs, training=False)))
+    return keras.Model(inputs, head(blocks(inputs)))
 
 
 def _whole(backbone: Backbone, head: Any) -> Any:  # noqa: ANN401 - keras is untyped

@@ -34,7 +34,8 @@ def task(make_task: Callable[[int], Task]) -> Task:
 def _settings(cache: Path, strategy: str, **other: object) -> Settings:
     return Settings(
         data=Path(), models=Path(), name="x", strategy=strategy, weights="none",
-        side_px=_SIDE_PX, batch_size=8, cache=cache, **{"backbone": "MobileNet:0.25", "epochs": 2, "learning_rate": 1e-5, **other},
+        side_px=_SIDE_PX, cache=cache,
+        **{"backbone": "MobileNet:0.25", "epochs": 2, "batch_size": 8, "learning_rate": 1e-4, **other},
     )  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def test_best_weights_are_kept(task: Task, tmp_path: Path):
 
 def test_full_trains_everything(task: Task, tmp_path: Path):
     """All layers move, the first one too."""
-    run = _train(task, _settings(tmp_path, "full", backbone="VGG16", epochs=1))
+    run = _train(task, _settings(tmp_path, "full", backbone="VGG16", epochs=1, batch_size=64))
     assert _moved(run) == {weight.path for weight in run.backbone.network.weights}
 
 
