@@ -35,7 +35,8 @@ MAX_FILE_BYTES: Final = 512 * 2**20
 _SPEC: Final = ImageSpec(side_px=64)
 _EXIF_ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = (5, 6, 7, 8)
-_WITH_EXIF: Final = ("JPEG", "MPO", "TIFF")
+# Of a TIFF Pillow gives the upright size; in a PNG it may decode the whole picture in search of EXIF.
+_WITH_EXIF: Final = ("JPEG", "MPO", "WEBP")
 # What is under way at any time; bounds memory whatever the number of images.
 _BATCH: Final = 512
 
@@ -193,7 +194,6 @@ def _header(content: bytes) -> tuple[int, int, str]:
     picture = Pillow.open(io.BytesIO(content), formats=FORMATS)
     width, height = picture.size
     try:
-        # Asked for in other formats, Pillow may decode the whole picture in search of it.
         orientation = picture.getexif().get(_EXIF_ORIENTATION) if picture.format in _WITH_EXIF else None
     except Exception:  # noqa: BLE001 - as in the decode: a picture with broken metadata is still a picture
         orientation = None

@@ -262,7 +262,8 @@ pre{background:rgba(127,127,127,.12);padding:.8rem 1rem;border-radius:6px;white-
 svg{width:100%;max-width:640px}svg text{font-size:12px;fill:var(--soft)}.axis{fill:none;stroke:var(--line)}
 polyline{fill:none;stroke-width:2.5}polyline.train{stroke:var(--blue)}polyline.validation{stroke:var(--green)}
 text.train{fill:var(--blue)}text.validation{fill:var(--green)}
-.gallery{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-end;margin:.8rem 0}
+a{color:var(--blue)}
+.gallery{display:flex;flex-wrap:wrap;gap:1rem;margin:.8rem 0}
 .example{border-top:1px solid var(--line);padding-top:.5rem;font-size:.8rem;line-height:1.35;max-width:100%}
 .example .files{display:flex;flex-wrap:wrap;gap:.5rem}.example figure{margin:0;width:112px}
 .example figcaption{overflow-wrap:anywhere;color:var(--soft)}

@@ -78,9 +78,12 @@ def _out_of_fold(
     found: Dataset, labels: NDArray[np.intp], blocks: list[int], settings: AuditSettings, phases: Phases
 ) -> NDArray[np.float32] | None:
     """What a linear head says of images that it was not fitted on: float32 [N,C], or None where there are no folds."""
+    import keras  # noqa: PLC0415 - four seconds that other audits need not wait for
+
     from training import backbones, features, linear  # noqa: PLC0415 - import Keras
 
     with phases.phase("loading the backbone"):
+        keras.utils.set_random_seed(settings.seed)  # for --weights none
         backbone = backbones.load(backbones.find(settings.backbone), settings.weights)
     with phases.phase("computing features") as advance:
         spec = ImageSpec(backbone.side_px)

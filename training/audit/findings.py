@@ -219,7 +219,9 @@ def _identical(dataset: Dataset) -> Finding:
     for position, image in enumerate(dataset.images):
         by_content[image.sha256].append(position)
     copies = [positions for positions in by_content.values() if len(positions) > 1]
-    examples = tuple(example(dataset, positions, f"{len(positions)} files") for positions in copies)
+    examples = tuple(
+        example(dataset, positions, f"{len(positions)} files" if len(positions) > 2 else "") for positions in copies
+    )
     return Finding(
         "identical",
         "note",
@@ -237,7 +239,8 @@ def _near_identical(dataset: Dataset, same: Sequence[Sequence[int]]) -> Finding:
         content = Counter(dataset.images[position].sha256 for position in positions)
         if len(content) > 1:
             pairs += _pairs(len(positions)) - sum(_pairs(files) for files in content.values())
-            examples.append(example(dataset, positions, f"{len(positions)} files, {len(content)} different"))
+            note = f"{len(positions)} files, {len(content)} of them different" if len(positions) > 2 else ""
+            examples.append(example(dataset, positions, note))
     return Finding(
         "near-identical",
         "note",

@@ -66,4 +66,4 @@ def _describe(audit: Audit, console: Console) -> None:
 
 def _such_as(example: Example) -> str:
     paths = " = ".join(shown.path for shown in example.files[:2]) + (" = ..." if len(example.files) > 2 else "")
-    return f"{paths}: {example.note}" if paths else example.note
+    return ": ".join(part for part in (paths, example.note) if part)
