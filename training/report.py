@@ -84,7 +84,7 @@ def _page(manifest: Manifest, dataset: Dataset, epochs: Sequence[Epoch], confusi
         _evidence(manifest),
         "<h2>Data</h2>",
         _data(manifest, dataset),
-        audit,
+        *(["<h2>Audit of the data</h2>", audit] if audit else []),
         "<h2>Time</h2>",
         _phases(manifest),
         "<h2>Recipe</h2>",

@@ -5,6 +5,7 @@ The pictures are small JPEGs inside the page, and only so many of them whatever 
 
 import base64
 import io
+import re
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -110,7 +111,7 @@ def _finding(finding: Finding, thumbnails: _Thumbnails, examples: int, level: in
         body = report.table(("", ""), [(_names(example), escape(example.note)) for example in shown])
     more = len(finding.examples) - len(shown)
     rest = f"<p>... and {more} more; <code>audit --json</code> lists them all.</p>" if more else ""
-    return f'<h{level} id="{finding.kind}">{heading}</h{level}><p>{escape(finding.advice)}</p>{body}{rest}'
+    return f'<h{level} id="{finding.kind}">{heading}</h{level}><p>{_prose(finding.advice)}</p>{body}{rest}'
 
 
 def _example(example: Example, thumbnails: _Thumbnails) -> str:
@@ -123,6 +124,11 @@ def _example(example: Example, thumbnails: _Thumbnails) -> str:
 
 def _names(example: Example) -> str:
     return "<br>".join(escape(file.path) for file in example.files[:_MOST_FILES])
+
+
+def _prose(text: str) -> str:
+    """Escaped, with what stands in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _badge(finding: Finding) -> str:

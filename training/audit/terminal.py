@@ -38,7 +38,7 @@ def show(audit: Audit, console: Console) -> None:
     console.print(table, soft_wrap=False)
     for finding in audit.findings:
         if finding.severity != "note":
-            console.print(Text.assemble((finding.title, "bold"), f". {finding.advice}"), soft_wrap=False)
+            console.print(Text.assemble("- ", (finding.title, "bold"), f": {finding.advice}"), soft_wrap=False)
 
 
 def brief(audit: Audit, console: Console) -> None:
