@@ -18,7 +18,7 @@ from service.version import valid_name
 from training import demo
 from training.demo import WEIGHTS_UNAVAILABLE
 from training.errors import DataError, SettingError, WeightsUnavailable
-from training.settings import STRATEGIES, Settings
+from training.settings import STRATEGIES, AuditSettings, Settings
 
 _BAD_INPUT: Final = 2
 _FAILED: Final = 1
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=_DESCRIPTION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_audit(commands)
     _add_documents(commands)
     _add_demo(commands)
     return parser
@@ -74,23 +75,11 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     train.set_defaults(run=_train)
-    train.add_argument(
-        "data",
-        type=Path,
-        metavar="DATA",
-        help="a folder of class folders; or train/val[/test] folders of class folders; or a .csv with "
-        "path,label[,split]; or a .zip of the first",
-    )
+    _add_data(train)
     where = train.add_argument_group("where")
     where.add_argument("--models", type=Path, default=Path("models"), help="models directory")
     where.add_argument("--name", default=argparse.SUPPRESS, help="name of the model (default: DATA's own name)")
-    where.add_argument(
-        "--cache",
-        type=Path,
-        default=_default_cache(),
-        help="folder for features that were computed and archives that were unpacked; may be deleted at any time; "
-        "environment: GRAFT_CACHE",
-    )
+    _add_cache(where)
     _add_network(train.add_argument_group("network"))
     _add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
     _add_evidence(train.add_argument_group("evidence"))
@@ -104,18 +93,7 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
         help="linear: logistic regression on the frozen backbone's features. partial: then the last blocks, at a low "
         "learning rate. full: then the whole network. scratch: a basic network without pre-training, for comparison",
     )
-    group.add_argument(
-        "--backbone",
-        default="MobileNetV2",
-        help="any network of keras.applications, such as VGG16, ResNet50 or EfficientNetB0; NAME:ALPHA for a width "
-        "multiplier, such as MobileNet:0.5",
-    )
-    group.add_argument(
-        "--weights",
-        default="imagenet",
-        help="imagenet (downloaded by Keras into KERAS_HOME, or found there), none (random), or a weights file "
-        "without top in Keras' format",
-    )
+    _add_backbone(group)
     group.add_argument(
         "--side",
         type=_integer(8, 4096),
@@ -169,6 +147,7 @@ def _add_evidence(group: "argparse._ArgumentGroup") -> None:
         metavar="SHARE",
         help="of the images, to validate on; used where DATA gives no validation images",
     )
+    _add_group_regex(group)
     group.add_argument("--engine", choices=ENGINES, default="auto", help="what evaluates the export")
 
 
@@ -199,10 +178,111 @@ def _train(options: argparse.Namespace, arguments: Sequence[str], console: Conso
         test_fraction=options.test_fraction,
         validation_fraction=options.validation_fraction,
         cache=options.cache,
+        group_regex=getattr(options, "group_regex", None),
         engine=options.engine,
         command=shlex.join(["python", "-m", "training", *arguments]),
     )
     train.run(settings, console)
+    return 0
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="look at the data and train nothing",
+        description="Looks for files that cannot be read, duplicates, the same picture under two labels or on two "
+        "sides of given splits, uneven and small classes, tiny, blank and extreme pictures, and labels that are likely "
+        "wrong. What it finds does not change the exit status.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    audit.set_defaults(run=_audit)
+    _add_data(audit)
+    where = audit.add_argument_group("where")
+    where.add_argument(
+        "--html", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="write a page with thumbnails here"
+    )
+    where.add_argument(
+        "--json", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="list every finding here, in full"
+    )
+    _add_cache(where)
+    labels = audit.add_argument_group("label check")
+    labels.add_argument(
+        "--no-label-check",
+        action="store_true",
+        help="do not look for wrong labels, which is what takes time: a pass of every image through the backbone, "
+        "kept in the cache",
+    )
+    _add_backbone(labels)
+    labels.add_argument(
+        "--seed",
+        type=_integer(0, 2**31 - 1),
+        default=0,
+        help="of the folds, each judged by a head fitted on the others",
+    )
+    _add_group_regex(labels)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="a folder of class folders; or train/val[/test] folders of class folders; or a .csv with "
+        "path,label[,split]; or a .zip of the first",
+    )
+
+
+def _add_cache(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--cache",
+        type=Path,
+        default=_default_cache(),
+        help="folder for features that were computed and archives that were unpacked; may be deleted at any time; "
+        "environment: GRAFT_CACHE",
+    )
+
+
+def _add_backbone(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--backbone",
+        default="MobileNetV2",
+        help="any network of keras.applications, such as VGG16, ResNet50 or EfficientNetB0; NAME:ALPHA for a width "
+        "multiplier, such as MobileNet:0.5",
+    )
+    group.add_argument(
+        "--weights",
+        default="imagenet",
+        help="imagenet (downloaded by Keras into KERAS_HOME, or found there), none (random), or a weights file "
+        "without top in Keras' format",
+    )
+
+
+def _add_group_regex(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--group-regex",
+        default=argparse.SUPPRESS,
+        metavar="REGEX",
+        help="images whose paths, relative to DATA, match with the same captured text belong together (a patient, a "
+        "scanner, a document) and are never parted: '(patient[0-9]+)'",
+    )
+
+
+def _audit(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
+    from training.audit import command  # noqa: PLC0415 - numpy and more, which `--help` need not wait for
+
+    settings = AuditSettings(
+        data=options.data,
+        cache=options.cache,
+        label_check=not options.no_label_check,
+        backbone=options.backbone,
+        weights=options.weights,
+        seed=options.seed,
+        group_regex=getattr(options, "group_regex", None),
+        json=getattr(options, "json", None),
+        html=getattr(options, "html", None),
+        command=shlex.join(["python", "-m", "training", *arguments]),
+    )
+    command.run(settings, console)
     return 0
 
 

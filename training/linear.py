@@ -159,19 +159,21 @@ def _cross_validate(
 def _folds(labels: Labels, groups: Sequence[int], seed: int) -> NDArray[np.intp]:
     """A fold number per image: whole groups, and of every class about as many in each fold.
 
-    As many folds as the smallest class has groups, at most 5, so that no class is missing from what a fold is fitted
-    on; all zeros when that leaves one fold.
+    As many folds as the smallest class has groups, at most 5. A group of several classes counts for its first image's.
+    All zeros, which is one fold, when a class would be missing from what a fold is fitted on.
     """
     numbers = np.asarray(groups)
     _, first = np.unique(numbers, return_index=True)
     by_class = [numbers[first[labels[first] == label]] for label in np.unique(labels)]
-    count = max(1, min(FOLDS, *(len(members) for members in by_class)))
+    count = max(1, min(FOLDS, *(len(np.unique(numbers[labels == label])) for label in np.unique(labels))))
     random = np.random.default_rng(seed)
     fold_of = {}
     for members in by_class:
         for position, group in enumerate(random.permutation(members)):
             fold_of[int(group)] = position % count
-    return np.array([fold_of[int(group)] for group in numbers], np.intp)
+    folds = np.array([fold_of[int(group)] for group in numbers], np.intp)
+    held = [len(np.unique(folds[labels == label])) for label in np.unique(labels)]
+    return folds if min(held) > 1 else np.zeros_like(folds)
 
 
 def _model(strength: float) -> Any:  # noqa: ANN401 - scikit-learn is untyped

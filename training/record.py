@@ -68,6 +68,8 @@ def _recipe(settings: Settings, task: Task, trained: Trained, backbone: str, wei
         "test_fraction": f"{settings.test_fraction:g}",
         "validation_fraction": f"{settings.validation_fraction:g}",
     }
+    if settings.group_regex is not None:
+        common["group_regex"] = settings.group_regex
     return Recipe(
         strategy=settings.strategy,
         backbone=backbone,

@@ -28,6 +28,7 @@ def write(
     epochs: Sequence[Epoch],
     predictions: Sequence[Prediction],
     confusion: NDArray[Any],
+    audit: str = "",
 ) -> None:
     """Writes report/index.html and report/predictions.csv into a version directory.
 
@@ -38,9 +39,10 @@ def write(
         epochs: the curve of gradient training; empty where there is none.
         predictions: of the test images.
         confusion: counts [C,C], row is the label.
+        audit: HTML that says what the audit found, from `audit.page.section`.
     """
     (folder / REPORT).mkdir(parents=True)
-    page = _page(manifest, dataset, epochs, confusion)
+    page = _page(manifest, dataset, epochs, confusion, audit)
     (folder / REPORT / "index.html").write_text(page, encoding="utf-8")
     with (folder / PREDICTIONS).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -52,7 +54,23 @@ def write(
             )
 
 
-def _page(manifest: Manifest, dataset: Dataset, epochs: Sequence[Epoch], confusion: NDArray[Any]) -> str:
+def document(title: str, parts: Sequence[str]) -> str:
+    """A whole page that needs nothing else; `title` is escaped already."""
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style><main>{''.join(parts)}</main></html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """An HTML table; the cells are escaped already."""
+    titles = "".join(f"<th>{title}</th>" for title in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _page(manifest: Manifest, dataset: Dataset, epochs: Sequence[Epoch], confusion: NDArray[Any], audit: str) -> str:
     title = f"{escape(manifest.name)} version {manifest.version}"
     parts = [
         f"<h1>{title}</h1>",
@@ -66,16 +84,13 @@ def _page(manifest: Manifest, dataset: Dataset, epochs: Sequence[Epoch], confusi
         _evidence(manifest),
         "<h2>Data</h2>",
         _data(manifest, dataset),
+        *(["<h2>Audit of the data</h2>", audit] if audit else []),
         "<h2>Time</h2>",
         _phases(manifest),
         "<h2>Recipe</h2>",
         _recipe(manifest),
     ]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style><main>{''.join(parts)}</main></html>\n"
-    )
+    return document(title, parts)
 
 
 def _verdict(manifest: Manifest) -> str:
@@ -96,10 +111,10 @@ def _verdict(manifest: Manifest) -> str:
 
 def _classes(test: Evaluation) -> str:
     rows = [
-        (escape(one.label), one.images, _bar(one.precision), _bar(one.recall))
+        (escape(one.label), one.images, bar(one.precision), bar(one.recall))
         for one in sorted(test.classes, key=lambda one: one.recall)
     ]
-    return _table(("class", "test images", "precision", "recall"), rows)
+    return table(("class", "test images", "precision", "recall"), rows)
 
 
 def _matrix(counts: NDArray[Any], names: Sequence[str]) -> str:
@@ -135,7 +150,7 @@ def _curves(epochs: Sequence[Epoch]) -> str:
     return (
         f"<p>Epoch 0 is before training; epoch {best.number} was kept.</p>"
         f"{_plot(train, validation)}<details><summary>Numbers</summary>"
-        f"{_table(('epoch', 'loss', 'validation loss', 'validation accuracy'), rows)}</details>"
+        f"{table(('epoch', 'loss', 'validation loss', 'validation accuracy'), rows)}</details>"
     )
 
 
@@ -165,12 +180,12 @@ def _evidence(manifest: Manifest) -> str:
     if not manifest.recipe.evidence:
         return ""
     rows = [(escape(one.candidate), f"{one.validation_accuracy:.4f}") for one in manifest.recipe.evidence]
-    return "<p>Best first, by log-loss on held-out folds.</p>" + _table(("candidate", "held-out accuracy"), rows)
+    return "<p>Best first, by log-loss on held-out folds.</p>" + table(("candidate", "held-out accuracy"), rows)
 
 
 def _data(manifest: Manifest, dataset: Dataset) -> str:
     sides = manifest.data
-    table = _table(
+    sizes = table(
         ("", "images"),
         [
             ("train", sides.train),
@@ -180,7 +195,7 @@ def _data(manifest: Manifest, dataset: Dataset) -> str:
             ("left out, as the file cannot be used", len(dataset.rejected)),
         ],
     )
-    return table + _rejected(dataset.rejected, dataset.root)
+    return sizes + _rejected(dataset.rejected, dataset.root)
 
 
 def _rejected(rejected: Sequence[Rejected], root: Path) -> str:
@@ -192,7 +207,7 @@ def _rejected(rejected: Sequence[Rejected], root: Path) -> str:
     more = len(rejected) - len(rows)
     rest = f"<p>... and {more} more.</p>" if more else ""
     return (
-        f"<details><summary>Files that cannot be used</summary>{_table(('file', 'code', 'why'), rows)}{rest}</details>"
+        f"<details><summary>Files that cannot be used</summary>{table(('file', 'code', 'why'), rows)}{rest}</details>"
     )
 
 
@@ -200,10 +215,10 @@ def _phases(manifest: Manifest) -> str:
     phases = manifest.recipe.phases
     longest = max((phase.seconds for phase in phases), default=1.0) or 1.0
     rows: list[tuple[object, ...]] = [
-        (escape(phase.name), f"{phase.seconds:.1f}", _bar(phase.seconds / longest, label="")) for phase in phases
+        (escape(phase.name), f"{phase.seconds:.1f}", bar(phase.seconds / longest, label="")) for phase in phases
     ]
     rows.append(("<b>all</b>", f"<b>{sum(phase.seconds for phase in phases):.1f}</b>", ""))
-    return _table(("phase", "seconds", ""), rows)
+    return table(("phase", "seconds", ""), rows)
 
 
 def _recipe(manifest: Manifest) -> str:
@@ -217,16 +232,11 @@ def _recipe(manifest: Manifest) -> str:
         *((escape(name), escape(value)) for name, value in sorted(manifest.library_versions.items())),
         ("created", escape(manifest.created)),
     ]
-    return f"<pre>{escape(manifest.recipe.command)}</pre>{_table(('', ''), rows)}"
+    return f"<pre>{escape(manifest.recipe.command)}</pre>{table(('', ''), rows)}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _bar(share: float, label: str | None = None) -> str:
+def bar(share: float, label: str | None = None) -> str:
+    """A bar of a share of 1, with its number or another label."""
     text = f"{share:.3f}" if label is None else label
     return f'<span class=bar><i style="width:{100 * share:.1f}%"></i></span> {text}'
 
@@ -252,5 +262,13 @@ pre{background:rgba(127,127,127,.12);padding:.8rem 1rem;border-radius:6px;white-
 svg{width:100%;max-width:640px}svg text{font-size:12px;fill:var(--soft)}.axis{fill:none;stroke:var(--line)}
 polyline{fill:none;stroke-width:2.5}polyline.train{stroke:var(--blue)}polyline.validation{stroke:var(--green)}
 text.train{fill:var(--blue)}text.validation{fill:var(--green)}
+a{color:var(--blue)}
+.gallery{display:flex;flex-wrap:wrap;gap:1rem;margin:.8rem 0}
+.example{border-top:1px solid var(--line);padding-top:.5rem;font-size:.8rem;line-height:1.35;max-width:100%}
+.example .files{display:flex;flex-wrap:wrap;gap:.5rem}.example figure{margin:0;width:112px}
+.example figcaption{overflow-wrap:anywhere;color:var(--soft)}
+.example img{display:block;border-radius:4px;margin-bottom:.2rem}
+.error,.warning,.note{font-size:.75rem;font-weight:600;padding:.1rem .5rem;border-radius:1rem;color:var(--paper)}
+.error{background:#b8432c}.warning{background:#b07d1c}.note{background:var(--soft)}
 details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft)}
 """

@@ -28,6 +28,7 @@ class Settings:
         test_fraction: share of the images to test on, where DATA does not say.
         validation_fraction: the same for validation.
         cache: folder for features and unpacked archives.
+        group_regex: images whose relative paths capture the same stay on one side of the split; None for no such.
         engine: what evaluates the export; one of service.settings.ENGINES.
         command: what was typed.
     """
@@ -48,5 +49,35 @@ class Settings:
     test_fraction: float = 0.15
     validation_fraction: float = 0.15
     cache: Path = Path("cache")
+    group_regex: str | None = None
     engine: str = "auto"
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """One audit.
+
+    Attributes:
+        data: folder, .csv or .zip.
+        cache: folder for features and unpacked archives.
+        label_check: whether to look for label errors, which takes a backbone.
+        backbone: for that, a name of keras.applications.
+        weights: "imagenet", "none" or a file.
+        seed: of the folds.
+        group_regex: as in Settings.
+        json: file to write the findings to, or None.
+        html: file to write a page with thumbnails to, or None.
+        command: what was typed.
+    """
+
+    data: Path
+    cache: Path
+    label_check: bool = True
+    backbone: str = "MobileNetV2"
+    weights: str = "imagenet"
+    seed: int = 0
+    group_regex: str | None = None
+    json: Path | None = None
+    html: Path | None = None
     command: str = ""

@@ -20,7 +20,7 @@ class Task:
     Attributes:
         images: all of them.
         labels: class number per image.
-        groups: images of one group show the same picture.
+        groups: images of one group show the same picture, or were said to stay together.
         class_names: by number.
         split: positions in images.
         spec: how pixels are made.

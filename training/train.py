@@ -15,7 +15,9 @@ from rich.console import Console
 from protos.manifest_pb2 import Evaluation, Manifest
 from service.image import ImageSpec
 from service.version import UNFINISHED, next_number, publish, remove_unfinished, write_manifest
-from training import dataset, duplicates, quiet, split
+from training import dataset, duplicates, grouping, quiet, split
+from training.audit import findings, page, terminal
+from training.audit.findings import Audit
 from training.dataset import Dataset
 from training.errors import DataError, SettingError
 from training.progress import Phases
@@ -39,6 +41,8 @@ def run(settings: Settings, console: Console) -> Path:
     """
     if not settings.data.exists():
         raise DataError(f"expected a folder, a .csv or a .zip file at {settings.data}; there is nothing")
+    if settings.group_regex is not None:
+        grouping.compile_regex(settings.group_regex)
     unfinished = _make_unfinished(settings)
     try:
         return _run(settings, unfinished, Phases(console))
@@ -59,8 +63,11 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         found = dataset.index(settings.data, settings.cache, on_progress=advance)
     with phases.phase("splitting"):
         spec = ImageSpec(strategy.side_px, settings.resize)
-        task = _task(settings, found, spec)
+        groups, blocks = _groups(settings, found)
+        task = _task(settings, found, spec, groups, blocks)
+    audit = Audit(found, tuple(findings.look(found, groups, blocks)))
     _describe(phases.console, found, task)
+    terminal.brief(audit, phases.console)
 
     # ---- Training ----
     trained = strategy.train(task, phases)
@@ -96,7 +103,15 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     with phases.phase("publishing"):
         manifest.recipe.phases.extend(record.phases(phases.seconds))
         matrix = evaluation.confusion(labels, answers, task.classes)
-        report.write(unfinished, manifest, found, epochs=trained.epochs, predictions=predictions, confusion=matrix)
+        report.write(
+            unfinished,
+            manifest,
+            found,
+            epochs=trained.epochs,
+            predictions=predictions,
+            confusion=matrix,
+            audit=page.section(audit),
+        )
         published = _publish(unfinished, manifest, settings)
     _summarise(phases, manifest, found, published, settings)
     return published
@@ -123,18 +138,27 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _task(settings: Settings, found: Dataset, spec: ImageSpec) -> Task:
+def _groups(settings: Settings, found: Dataset) -> tuple[list[int], list[int]]:
+    """Which images show the same picture, and which stay together."""
     groups = duplicates.group(found.images)
+    if settings.group_regex is None:
+        return groups, groups
+    pattern = grouping.compile_regex(settings.group_regex)
+    return groups, grouping.merge(groups, grouping.by_path(found, pattern))
+
+
+def _task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[int], blocks: list[int]) -> Task:
     sides = split.split(
         found.images,
         groups,
+        blocks=blocks,
         seed=settings.seed,
         validation=settings.validation_fraction,
         test=settings.test_fraction,
     )
     number = {name: at for at, name in enumerate(found.class_names)}
     labels = np.array([number[image.label] for image in found.images], np.intp)
-    return Task(found.images, labels, groups, found.class_names, sides, spec, settings.seed)
+    return Task(found.images, labels, blocks, found.class_names, sides, spec, settings.seed)
 
 
 def _publish(unfinished: Path, manifest: Manifest, settings: Settings) -> Path:

@@ -100,11 +100,14 @@ def test_report_stands_alone(published: Path):
     assert "of the test images are classified correctly" in page
     assert "python -m training train" in page
     assert "broken.jpg" in page
+    assert "Audit of the data" in page
+    assert 'id="unreadable"' in page
 
 
 def test_summary_names_what_matters(photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A run with `partial`: classes, split, parameters, accuracy, where it is, and the next command."""
-    assert main(_arguments(photos, tmp_path, cache, "--strategy", "partial", "--epochs", "1", "--unfreeze", "1")) == 0
+    flags = ("--strategy", "partial", "--epochs", "1", "--unfreeze", "1", "--group-regex", r"/(\d\d)\.")
+    assert main(_arguments(photos, tmp_path, cache, *flags)) == 0
     said = capsys.readouterr().out
     for expected in (
         "3: blue, green, red",
@@ -116,7 +119,8 @@ def test_summary_names_what_matters(photos: Path, cache: Path, tmp_path: Path, c
     ):
         assert expected in said
     assert f"python -m service --models {tmp_path}" in said
-    assert read_version(tmp_path / "tints" / "1").manifest.recipe.hyperparameters["unfreeze"] == "1"
+    chosen = read_version(tmp_path / "tints" / "1").manifest.recipe.hyperparameters
+    assert (chosen["unfreeze"], chosen["group_regex"]) == ("1", r"/(\d\d)\.")
 
 
 def test_somebody_else_publishes_meanwhile(photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -198,6 +202,8 @@ def test_bad_input_is_one_line(photos: Path, cache: Path, tmp_path: Path, capsys
         (_arguments(photos, models, cache, "--weights", "absent.h5"), "found no file absent.h5"),
         (_arguments(photos, models, cache, "--side", "16"), "cannot be built"),
         (_arguments(photos, models, cache, "--name", "../up"), "expected --name"),
+        (_arguments(photos, models, cache, "--group-regex", "red"), "captures nothing"),
+        (_arguments(photos, models, cache, "--group-regex", "(purple)"), "matches none of 60"),
         (_arguments(photos, tmp_path / "file", cache), "write to"),
         (_arguments(photos, models, cache, "--test-fraction", "0.6", "--validation-fraction", "0.4"), "to train on"),
     ):
