@@ -100,9 +100,18 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--strategy",
         choices=STRATEGIES,
-        default="linear",
-        help="linear: logistic regression on the frozen backbone's features. partial: then the last blocks, at a low "
-        "learning rate. full: then the whole network. scratch: a basic network without pre-training, for comparison",
+        default="auto",
+        help="auto: measures what the data are like, tries what is worth it within --time-budget, and says why the "
+        "winner won. linear: logistic regression on the frozen backbone's features. svm: a linear support vector "
+        "machine on an earlier layer. multilayer: logistic regression on several depths together. partial: then the "
+        "last blocks, at a low learning rate. full: then the whole network. scratch: a basic network without pre-training, for comparison",
+    )
+    group.add_argument(
+        "--time-budget",
+        type=_number(1.0, 1e7),
+        default=120.0,
+        metavar="SECONDS",
+        help="that auto may spend on deciding and training, from the features on; a linear head is always fitted",
     )
     group.add_argument(
         "--backbone",
@@ -201,6 +210,7 @@ def _train(options: argparse.Namespace, arguments: Sequence[str], console: Conso
         cache=options.cache,
         engine=options.engine,
         command=shlex.join(["python", "-m", "training", *arguments]),
+        time_budget=options.time_budget,
     )
     train.run(settings, console)
     return 0

@@ -1,9 +1,9 @@
 """Pooled features of the frozen backbone, at one depth or several: computed once per image, kept on disk.
 
 A cached row is found by what it depends on and nothing else: the image file's SHA-256, the ImageSpec with its decode
-version, the backbone, a hash of its weights, and the depth. Rows lie in shards, one .npz file for up to 1024 images, written
-under a temporary name and renamed: a killed run leaves whole shards only, and a damaged one (each carries checksums) is
-deleted and computed anew.
+version, the backbone, a hash of its weights, and the depth. Rows lie in shards, one .npz file for up to 1024 images,
+written under a temporary name and renamed: a killed run leaves whole shards only, and a damaged one (each carries
+checksums) is deleted and computed anew.
 """
 
 import hashlib

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-STRATEGIES: Final = ("linear", "partial", "full", "scratch")
+STRATEGIES: Final = ("auto", "linear", "svm", "multilayer", "partial", "full", "scratch")
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,13 @@ class Settings:
         cache: folder for features and unpacked archives.
         engine: what evaluates the export; one of service.settings.ENGINES.
         command: what was typed.
+        time_budget: seconds that `auto` may spend on deciding and training.
     """
 
     data: Path
     models: Path
     name: str
-    strategy: str = "linear"
+    strategy: str = "auto"
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
     unfreeze: int = 3
@@ -50,3 +51,4 @@ class Settings:
     cache: Path = Path("cache")
     engine: str = "auto"
     command: str = ""
+    time_budget: float = 120.0
