@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=_DESCRIPTION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_compare(commands)
     _add_documents(commands)
     _add_demo(commands)
     return parser
@@ -84,6 +85,15 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     where = train.add_argument_group("where")
     where.add_argument("--models", type=Path, default=Path("models"), help="models directory")
     where.add_argument("--name", default=argparse.SUPPRESS, help="name of the model (default: DATA's own name)")
+    _add_cache(where)
+    network = train.add_argument_group("network")
+    _add_strategy(network)
+    _add_network(network)
+    _add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
+    _add_evidence(train.add_argument_group("evidence"))
+
+
+def _add_cache(where: "argparse._ArgumentGroup") -> None:
     where.add_argument(
         "--cache",
         type=Path,
@@ -91,12 +101,9 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="folder for features that were computed and archives that were unpacked; may be deleted at any time; "
         "environment: GRAFT_CACHE",
     )
-    _add_network(train.add_argument_group("network"))
-    _add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
-    _add_evidence(train.add_argument_group("evidence"))
 
 
-def _add_network(group: "argparse._ArgumentGroup") -> None:
+def _add_strategy(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--strategy",
         choices=STRATEGIES,
@@ -104,8 +111,12 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
         help="auto: measures what the data are like, tries what is worth it within --time-budget, and says why the "
         "winner won. linear: logistic regression on the frozen backbone's features. svm: a linear support vector "
         "machine on an earlier layer. multilayer: logistic regression on several depths together. partial: then the "
-        "last blocks, at a low learning rate. full: then the whole network. scratch: a basic network without pre-training, for comparison",
+        "last blocks, at a low learning rate. full: then the whole network. scratch: a basic network without "
+        "pre-training, for comparison",
     )
+
+
+def _add_network(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--time-budget",
         type=_number(1.0, 1e7),
@@ -189,13 +200,21 @@ def _train(options: argparse.Namespace, arguments: Sequence[str], console: Conso
         raise SettingError(
             f"expected --name of letters, digits, '.', '_' and '-' that starts with a letter or digit, got {name!r}"
         )
+    settings = _settings(options, arguments, models=options.models, name=name, strategy=options.strategy)
+    train.run(settings, console)
+    return 0
+
+
+def _settings(
+    options: argparse.Namespace, arguments: Sequence[str], *, models: Path, name: str, strategy: str
+) -> Settings:
     if options.test_fraction + options.validation_fraction >= 0.95:
         raise SettingError("expected --test-fraction and --validation-fraction to leave something to train on")
-    settings = Settings(
+    return Settings(
         data=options.data,
-        models=options.models,
+        models=models,
         name=name,
-        strategy=options.strategy,
+        strategy=strategy,
         backbone=options.backbone,
         weights=options.weights,
         unfreeze=options.unfreeze,
@@ -212,7 +231,43 @@ def _train(options: argparse.Namespace, arguments: Sequence[str], console: Conso
         command=shlex.join(["python", "-m", "training", *arguments]),
         time_budget=options.time_budget,
     )
-    train.run(settings, console)
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="strategies side by side on the same split; publishes nothing",
+        description="Trains each strategy on DATA's training images and tests it on the same test images. Writes "
+        "OUT/compare.svg and OUT/compare.json. Each starts with an empty cache, so that its seconds are its own.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    compare.set_defaults(run=_compare)
+    compare.add_argument("data", type=Path, metavar="DATA", help="as for train")
+    compare.add_argument(
+        "--strategies",
+        nargs="+",
+        choices=STRATEGIES,
+        default=["linear", "multilayer"],
+        metavar="STRATEGY",
+        help=f"of {', '.join(STRATEGIES)}; scratch, the basic network, is always there",
+    )
+    where = compare.add_argument_group("where")
+    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
+    _add_cache(where)
+    _add_network(compare.add_argument_group("network"))
+    _add_gradient(compare.add_argument_group("gradient training (partial, full, scratch)"))
+    _add_evidence(compare.add_argument_group("evidence"))
+
+
+def _compare(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
+    from training import compare  # noqa: PLC0415 - as above
+
+    if not options.data.exists():
+        raise DataError(f"expected a folder, a .csv or a .zip file at {options.data}; there is nothing")
+    options.cache.mkdir(parents=True, exist_ok=True)
+    # No model is made: of models and name nothing is read.
+    settings = _settings(options, arguments, models=Path(), name=options.data.stem, strategy=compare.ALWAYS)
+    compare.run(settings, options.strategies, options.out, console)
     return 0
 
 

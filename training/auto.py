@@ -44,8 +44,8 @@ Features = Mapping[str, NDArray[np.float32]]
 
 _FEWEST_EPOCHS: Final = 4
 _MOST_EPOCHS: Final = 20
-_PROBE_TRAIN: Final = 6
-_PROBE_VALIDATION: Final = 2
+_PROBE_TRAIN: Final = 3
+_PROBE_VALIDATION: Final = 1
 _RESERVE: Final = 0.9
 
 
@@ -254,7 +254,7 @@ def _probe(run: _Run, settings: Settings) -> meter.Cost:
     some = np.union1d(some, first)
     validation = np.arange(count, len(run.fitted))[: _PROBE_VALIDATION * settings.batch_size]
     small = Split(tuple(sides.train[row] for row in some), tuple(run.fitted[row] for row in validation), (), ())
-    measured = meter.Meter(run.clock, run.clock() + run.budget.left_s / 3)
+    measured = meter.Meter(run.clock, run.clock() + run.budget.left_s / 2)
     finetuning.train(
         replace(run.task, split=small),
         _copy(run.backbone),

@@ -1,7 +1,8 @@
 """The strategy `multilayer`: logistic regression on the pooled features of several depths together.
 
 Close to ImageNet the last features do most of the work; far from it the earlier ones do. Given all of them,
-standardised, the penalty decides. They come from the same forward pass, so they cost nothing more to compute or to serve.
+standardised, the penalty decides. They come from the same forward pass, so they cost nothing more to compute or to
+serve.
 """
 
 from collections.abc import Mapping, Sequence

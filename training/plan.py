@@ -7,13 +7,15 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training import depths
 from training.calibration import Labels, Logits
+
+Ranked = TypeVar("Ranked")
 
 ORDER: Final = ("linear", "svm", "multilayer", "partial")
 """From cheap to costly: to train, to keep right and to serve. Within noise the first wins."""
@@ -141,7 +143,7 @@ def first_rung(labels: Labels, seed: int) -> NDArray[np.intp]:
     return np.sort(np.concatenate([rows[: -(-len(rows) // 4)] for rows in by_class]))
 
 
-def better_half(ranked: Sequence[str]) -> list[str]:
+def better_half(ranked: Sequence[Ranked]) -> list[Ranked]:
     """The first half, rounded up."""
     return list(ranked[: -(-len(ranked) // 2)])
 

@@ -59,7 +59,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         found = dataset.index(settings.data, settings.cache, on_progress=advance)
     with phases.phase("splitting"):
         spec = ImageSpec(strategy.side_px, settings.resize)
-        task = _task(settings, found, spec)
+        task = make_task(settings, found, spec)
     _describe(phases.console, found, task)
 
     # ---- Training ----
@@ -123,7 +123,8 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _task(settings: Settings, found: Dataset, spec: ImageSpec) -> Task:
+def make_task(settings: Settings, found: Dataset, spec: ImageSpec) -> Task:
+    """Groups the duplicates and splits."""
     groups = duplicates.group(found.images)
     sides = split.split(
         found.images,
