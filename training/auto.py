@@ -183,6 +183,9 @@ def _try_heads(run: _Run, heads: Sequence[Head]) -> tuple[list[tuple[Result, Hea
                 continue
         found, fit = _try(run, head, everything)
         tried.append((found, head, fit))
+        if not fit.tried:
+            # A class with one image: no folds, so nothing could be told apart.
+            break
     return tried, dropped
 
 

@@ -54,8 +54,8 @@ def train(task: Task, backbone: Backbone, features: Mapping[str, NDArray[np.floa
 
 
 def early(layers: Mapping[str, object] | Sequence[str]) -> list[str]:
-    """The depths before the last; the last one where there is no other."""
-    return [layer for layer in layers if layer != depths.FINAL] or [depths.FINAL]
+    """The depths before the last features, latest first; the last features where there are no others."""
+    return [layer for layer in reversed(list(layers)) if layer != depths.FINAL] or [depths.FINAL]
 
 
 def fit(

@@ -65,7 +65,9 @@ def _evidence(
         gamma = float(np.sum(squares / (squares + ratio)))
         weights = float(np.sum(squares * parallel / (squares + ratio) ** 2))
         residual = float(np.sum(parallel * (ratio / (squares + ratio)) ** 2)) + outside
-        alpha, beta = gamma / (weights + _TINY), (images - gamma) / (residual + _TINY)
+        # Kept apart from nothing: a few images are fitted without any residual.
+        alpha = max(gamma, _TINY) / (weights + _TINY)
+        beta = max(images - gamma, _TINY) / (residual + _TINY)
         if abs(alpha / beta - ratio) <= 1e-3 * ratio:
             break
     evidence = (

@@ -178,6 +178,15 @@ def test_spent_budget_leaves_the_linear_head(
     assert not trained.hyperparameters["fine_tuning"].startswith("tried")
 
 
+def test_one_image_of_a_class_leaves_the_linear_head(task: Task, backbone: Backbone, cache: Path):
+    """Without folds nothing can be compared, so nothing but `linear` is tried."""
+    train = [at for at in task.split.train if task.labels[at] != 0]
+    alone = next(at for at in task.split.train if task.labels[at] == 0)
+    sides = type(task.split)((alone, *train), (), task.split.test, ())
+    trained = _auto(replace(task, split=sides), backbone, _settings(cache))
+    assert [one.candidate for one in trained.tried] == ["linear"]
+
+
 def test_finetuning_is_tried_when_it_can_win(
     task: Task, backbone: Backbone, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -51,3 +51,10 @@ def test_many_images_are_sampled():
     """Beyond a thousand images a sample decides, the same for the same seed."""
     features, labels = _features(1, images=3000)
     assert transferability.logme(features, labels, 3, seed=4) == transferability.logme(features, labels, 3, seed=4)
+
+
+@pytest.mark.parametrize("images", [3, 4, 7])
+def test_very_few_images(images: int):
+    """A handful of images with many features gives a number, not an error."""
+    features, labels = _features(1, images=images, width=300)
+    assert np.isfinite(transferability.logme(features, labels, 3))
