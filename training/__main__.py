@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_compare(commands)
+    _add_sweep(commands)
     _add_documents(commands)
     _add_demo(commands)
     return parser
@@ -221,7 +222,7 @@ def _settings(
         side_px=getattr(options, "side", None),
         resize=options.resize,
         epochs=getattr(options, "epochs", None),
-        batch_size=options.batch_size,
+        batch_size=getattr(options, "batch_size", 32),
         learning_rate=getattr(options, "learning_rate", None),
         seed=options.seed,
         test_fraction=options.test_fraction,
@@ -268,6 +269,34 @@ def _compare(options: argparse.Namespace, arguments: Sequence[str], console: Con
     # No model is made: of models and name nothing is read.
     settings = _settings(options, arguments, models=Path(), name=options.data.stem, strategy=compare.ALWAYS)
     compare.run(settings, options.strategies, options.out, console)
+    return 0
+
+
+def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="accuracy against freeze depth: how much of the backbone suits the data as it is",
+        description="Fits a cross-validated linear head to the pooled output of every block of the frozen backbone. "
+        "Writes OUT/sweep.svg and OUT/sweep.json. Never looks at the test images.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    sweep.set_defaults(run=_sweep)
+    sweep.add_argument("data", type=Path, metavar="DATA", help="as for train")
+    where = sweep.add_argument_group("where")
+    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
+    _add_cache(where)
+    _add_network(sweep.add_argument_group("network"))
+    _add_evidence(sweep.add_argument_group("evidence"))
+
+
+def _sweep(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
+    from training import sweep  # noqa: PLC0415 - as above
+
+    if not options.data.exists():
+        raise DataError(f"expected a folder, a .csv or a .zip file at {options.data}; there is nothing")
+    options.cache.mkdir(parents=True, exist_ok=True)
+    settings = _settings(options, arguments, models=Path(), name=options.data.stem, strategy="linear")
+    sweep.run(settings, options.out, console)
     return 0
 
 

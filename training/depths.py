@@ -25,11 +25,17 @@ def choose(backbone: Backbone) -> tuple[str, ...]:
 
     What the first quarter computes are edges and colours, which say little once they are averaged over the picture.
     """
-    found = [boundary.name for boundary in backbones.boundaries(backbone.network) if len(boundary.output.shape) == 4]
+    *found, _ = every(backbone)
     if not found:
         return (FINAL,)
     at = np.unique(np.linspace(_EARLIEST * (len(found) - 1), len(found) - 1, _EARLIER).round().astype(int))
     return (*(found[position] for position in at), FINAL)
+
+
+def every(backbone: Backbone) -> tuple[str, ...]:
+    """All boundaries whose output is a picture, first to last, then FINAL."""
+    found = [boundary.name for boundary in backbones.boundaries(backbone.network) if len(boundary.output.shape) == 4]
+    return (*found, FINAL)
 
 
 def widths(backbone: Backbone, layers: Sequence[str]) -> list[int]:

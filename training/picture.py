@@ -7,7 +7,7 @@ from typing import Final
 
 _COLOURS: Final = ("#28785a", "#2f6fb0", "#b5651d", "#8a4fa3", "#b03a48", "#5c6b73", "#9a8700")
 _WIDTH: Final = 760
-_LEFT: Final = 130
+_LEFT: Final = 190
 _RIGHT: Final = 190
 _ROW: Final = 30
 _CURVES: Final = 240

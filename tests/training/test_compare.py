@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import keras
 import pytest
 
+from training import backbones, depths
 from training.__main__ import main
 from training.picture import Bar, draw
 
@@ -32,6 +34,20 @@ def test_comparison_is_complete(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert len(list(picture.iter(f"{_SVG}polyline"))) == 1
     assert "parameters trained" in capsys.readouterr().out
     assert list((tmp_path / "cache").glob("compare-*")) == []
+
+
+def test_sweep_shows_every_boundary(photos: Path, tmp_path: Path):
+    """One row per boundary and one for the last features, in the order of the network, in JSON and picture."""
+    network = ("--backbone", "mobilenet:0.25", "--weights", "none", "--side", "32")
+    where = ("--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
+    assert main(["sweep", str(photos), *where, *network]) == 0
+    rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["depths"]
+    keras.utils.set_random_seed(0)
+    layers = depths.every(backbones.load(backbones.find("mobilenet:0.25"), "none", 32))
+    assert [row["layer"] for row in rows] == list(layers)
+    assert all(row["interval"][0] <= row["accuracy"] <= row["interval"][1] for row in rows)
+    picture = ElementTree.fromstring((tmp_path / "out" / "sweep.svg").read_text())  # noqa: S314 - our own file
+    assert set(layers) <= {text.text for text in picture.iter(f"{_SVG}text")}
 
 
 def test_names_are_escaped():
