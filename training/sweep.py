@@ -1,4 +1,4 @@
-"""Accuracy against freeze depth: what a linear head reaches on each block boundary, for "how many layers may I freeze?".
+"""Accuracy against freeze depth: a linear head on each block boundary, for "how many layers may I freeze?".
 
 Everything is out of fold on train and validation images; the test images are not looked at. Publishes nothing.
 """
