@@ -89,6 +89,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_cache(where)
     network = train.add_argument_group("network")
     _add_strategy(network)
+    _add_budget(network)
     _add_network(network)
     _add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
     _add_evidence(train.add_argument_group("evidence"))
@@ -117,7 +118,7 @@ def _add_strategy(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_network(group: "argparse._ArgumentGroup") -> None:
+def _add_budget(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--time-budget",
         type=_number(1.0, 1e7),
@@ -125,6 +126,9 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
         metavar="SECONDS",
         help="that auto may spend on deciding and training, from the features on; a linear head is always fitted",
     )
+
+
+def _add_network(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--backbone",
         default="MobileNetV2",
@@ -218,11 +222,11 @@ def _settings(
         strategy=strategy,
         backbone=options.backbone,
         weights=options.weights,
-        unfreeze=options.unfreeze,
+        unfreeze=getattr(options, "unfreeze", Settings.unfreeze),
         side_px=getattr(options, "side", None),
         resize=options.resize,
         epochs=getattr(options, "epochs", None),
-        batch_size=getattr(options, "batch_size", 32),
+        batch_size=getattr(options, "batch_size", Settings.batch_size),
         learning_rate=getattr(options, "learning_rate", None),
         seed=options.seed,
         test_fraction=options.test_fraction,
@@ -230,7 +234,7 @@ def _settings(
         cache=options.cache,
         engine=options.engine,
         command=shlex.join(["python", "-m", "training", *arguments]),
-        time_budget=options.time_budget,
+        time_budget=getattr(options, "time_budget", Settings.time_budget),
     )
 
 
@@ -255,7 +259,9 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     where = compare.add_argument_group("where")
     where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
     _add_cache(where)
-    _add_network(compare.add_argument_group("network"))
+    network = compare.add_argument_group("network")
+    _add_budget(network)
+    _add_network(network)
     _add_gradient(compare.add_argument_group("gradient training (partial, full, scratch)"))
     _add_evidence(compare.add_argument_group("evidence"))
 
