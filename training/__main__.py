@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_audit(commands)
+    _add_compare(commands)
+    _add_sweep(commands)
     _add_documents(commands)
     _add_demo(commands)
     return parser
@@ -80,19 +82,38 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     where.add_argument("--models", type=Path, default=Path("models"), help="models directory")
     where.add_argument("--name", default=argparse.SUPPRESS, help="name of the model (default: DATA's own name)")
     _add_cache(where)
-    _add_network(train.add_argument_group("network"))
+    network = train.add_argument_group("network")
+    _add_strategy(network)
+    _add_budget(network)
+    _add_network(network)
     _add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
     _add_evidence(train.add_argument_group("evidence"))
 
 
-def _add_network(group: "argparse._ArgumentGroup") -> None:
+def _add_strategy(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--strategy",
         choices=STRATEGIES,
-        default="linear",
-        help="linear: logistic regression on the frozen backbone's features. partial: then the last blocks, at a low "
-        "learning rate. full: then the whole network. scratch: a basic network without pre-training, for comparison",
+        default="auto",
+        help="auto: measures what the data are like, tries what is worth it within --time-budget, and says why the "
+        "winner won. linear: logistic regression on the frozen backbone's features. svm: a linear support vector "
+        "machine on an earlier layer. multilayer: logistic regression on several depths together. partial: then the "
+        "last blocks, at a low learning rate. full: then the whole network. scratch: a basic network without "
+        "pre-training, for comparison",
     )
+
+
+def _add_budget(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--time-budget",
+        type=_number(1.0, 1e7),
+        default=120.0,
+        metavar="SECONDS",
+        help="that auto may spend on deciding and training, from the features on; a linear head is always fitted",
+    )
+
+
+def _add_network(group: "argparse._ArgumentGroup") -> None:
     _add_backbone(group)
     group.add_argument(
         "--side",
@@ -159,20 +180,28 @@ def _train(options: argparse.Namespace, arguments: Sequence[str], console: Conso
         raise SettingError(
             f"expected --name of letters, digits, '.', '_' and '-' that starts with a letter or digit, got {name!r}"
         )
+    settings = _settings(options, arguments, models=options.models, name=name, strategy=options.strategy)
+    train.run(settings, console)
+    return 0
+
+
+def _settings(
+    options: argparse.Namespace, arguments: Sequence[str], *, models: Path, name: str, strategy: str
+) -> Settings:
     if options.test_fraction + options.validation_fraction >= 0.95:
         raise SettingError("expected --test-fraction and --validation-fraction to leave something to train on")
-    settings = Settings(
+    return Settings(
         data=options.data,
-        models=options.models,
+        models=models,
         name=name,
-        strategy=options.strategy,
+        strategy=strategy,
         backbone=options.backbone,
         weights=options.weights,
-        unfreeze=options.unfreeze,
+        unfreeze=getattr(options, "unfreeze", Settings.unfreeze),
         side_px=getattr(options, "side", None),
         resize=options.resize,
         epochs=getattr(options, "epochs", None),
-        batch_size=options.batch_size,
+        batch_size=getattr(options, "batch_size", Settings.batch_size),
         learning_rate=getattr(options, "learning_rate", None),
         seed=options.seed,
         test_fraction=options.test_fraction,
@@ -181,8 +210,75 @@ def _train(options: argparse.Namespace, arguments: Sequence[str], console: Conso
         group_regex=getattr(options, "group_regex", None),
         engine=options.engine,
         command=shlex.join(["python", "-m", "training", *arguments]),
+        time_budget=getattr(options, "time_budget", Settings.time_budget),
     )
-    train.run(settings, console)
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="strategies side by side on the same split; publishes nothing",
+        description="Trains each strategy on DATA's training images and tests it on the same test images. Writes "
+        "OUT/compare.svg and OUT/compare.json. Each starts with an empty cache, so that its seconds are its own.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    compare.set_defaults(run=_compare)
+    compare.add_argument("data", type=Path, metavar="DATA", help="as for train")
+    compare.add_argument(
+        "--strategies",
+        nargs="+",
+        choices=STRATEGIES,
+        default=["linear", "multilayer"],
+        metavar="STRATEGY",
+        help=f"of {', '.join(STRATEGIES)}; scratch, the basic network, is always there",
+    )
+    where = compare.add_argument_group("where")
+    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
+    _add_cache(where)
+    network = compare.add_argument_group("network")
+    _add_budget(network)
+    _add_network(network)
+    _add_gradient(compare.add_argument_group("gradient training (partial, full, scratch)"))
+    _add_evidence(compare.add_argument_group("evidence"))
+
+
+def _compare(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
+    from training import compare  # noqa: PLC0415 - as above
+
+    if not options.data.exists():
+        raise DataError(f"expected a folder, a .csv or a .zip file at {options.data}; there is nothing")
+    options.cache.mkdir(parents=True, exist_ok=True)
+    # No model is made: of models and name nothing is read.
+    settings = _settings(options, arguments, models=Path(), name=options.data.stem, strategy=compare.ALWAYS)
+    compare.run(settings, options.strategies, options.out, console)
+    return 0
+
+
+def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="accuracy against freeze depth: how much of the backbone suits the data as it is",
+        description="Fits a cross-validated linear head to the pooled output of every block of the frozen backbone. "
+        "Writes OUT/sweep.svg and OUT/sweep.json. Never looks at the test images.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    sweep.set_defaults(run=_sweep)
+    sweep.add_argument("data", type=Path, metavar="DATA", help="as for train")
+    where = sweep.add_argument_group("where")
+    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
+    _add_cache(where)
+    _add_network(sweep.add_argument_group("network"))
+    _add_evidence(sweep.add_argument_group("evidence"))
+
+
+def _sweep(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
+    from training import sweep  # noqa: PLC0415 - as above
+
+    if not options.data.exists():
+        raise DataError(f"expected a folder, a .csv or a .zip file at {options.data}; there is nothing")
+    options.cache.mkdir(parents=True, exist_ok=True)
+    settings = _settings(options, arguments, models=Path(), name=options.data.stem, strategy="linear")
+    sweep.run(settings, options.out, console)
     return 0
 
 

@@ -57,6 +57,8 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
         "documents",
         "--cache",
         str(folder / "cache"),
+        "--strategy",
+        "linear",
     ]
     status = _command(console, train, allowed=(0, WEIGHTS_UNAVAILABLE))
     if status == WEIGHTS_UNAVAILABLE:

@@ -1,9 +1,9 @@
-"""Pooled features of the frozen backbone: computed once per image, kept on disk.
+"""Pooled features of the frozen backbone, at one depth or several: computed once per image, kept on disk.
 
 A cached row is found by what it depends on and nothing else: the image file's SHA-256, the ImageSpec with its decode
-version, the backbone, and a hash of its weights. Rows lie in shards, one .npz file for up to 1024 images, written
-under a temporary name and renamed: a killed run leaves whole shards only, and a damaged one (each carries checksums) is
-deleted and computed anew.
+version, the backbone, a hash of its weights, and the depth. Rows lie in shards, one .npz file for up to 1024 images,
+written under a temporary name and renamed: a killed run leaves whole shards only, and a damaged one (each carries
+checksums) is deleted and computed anew.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.image import ImageSpec
-from training import graph, pixels
+from training import depths, forward, pixels
 from training.backbones import Backbone
 from training.dataset import Image
 
@@ -56,38 +56,91 @@ def compute(
     Raises:
         DataError: a file changed or vanished since it was indexed.
     """
-    folder = cache / "features" / _key(backbone, spec)
-    folder.mkdir(parents=True, exist_ok=True)
+    (computed,) = compute_depths(images, backbone, spec, cache, (depths.FINAL,), on_progress=on_progress).values()
+    return computed
+
+
+def compute_depths(
+    images: Sequence[Image],
+    backbone: Backbone,
+    spec: ImageSpec,
+    cache: Path,
+    layers: Sequence[str],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Features]:
+    """The pooled features of images at several depths, in one forward pass over the images that any depth lacks.
+
+    Args:
+        images: in the order wanted.
+        backbone: frozen; its preprocessing is part of the graph.
+        spec: how pixels are made; its side is the backbone's.
+        cache: the cache's root.
+        layers: from training/depths.py.
+        on_progress: called with (images computed, images to compute) from the calling thread.
+
+    Returns:
+        float32 [N,D] by depth, in the order of `layers`.
+
+    Raises:
+        DataError: a file changed or vanished since it was indexed.
+    """
     rows: dict[str, list[int]] = {}
     for row, image in enumerate(images):
         rows.setdefault(image.sha256, []).append(row)
-    result = np.empty((len(images), backbone.width), np.float32)
-    for sha256, feature in _cached(folder, backbone.width):
-        for row in rows.pop(sha256, ()):
-            result[row] = feature
-    missing = [images[found[0]] for found in rows.values()]
-    if not missing:
-        return result
-    function = graph.frozen(backbone.features())
-    shard: list[Features] = []
+    widths = dict(zip(layers, depths.widths(backbone, layers), strict=True))
+    folders = {layer: cache / "features" / _key(backbone, spec, layer) for layer in layers}
+    result = {layer: np.empty((len(images), widths[layer]), np.float32) for layer in layers}
+    missing: dict[str, None] = {}  # in the order of the images
+    lacking = []
+    for layer, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        left = dict(rows)
+        for sha256, feature in _cached(folder, widths[layer]):
+            result[layer][left.pop(sha256, [])] = feature
+        if left:
+            lacking.append(layer)
+            missing |= dict.fromkeys(left)
+    wanted = [images[rows[sha256][0]] for sha256 in missing]
+    ends = np.cumsum([widths[layer] for layer in lacking])
     done = 0
-    for batch in pixels.batches(missing, spec, BATCH):
-        shard.append(graph.run(function, batch))
-        done += len(batch)
-        if on_progress is not None:
-            on_progress(done, len(missing))
-        if done % _SHARD == 0 or done == len(missing):
-            features = np.concatenate(shard)
-            digests = [image.sha256 for image in missing[done - len(features) : done]]
-            _write(folder, digests, features)
+    for shard in _computed(wanted, backbone, spec, lacking, on_progress):
+        digests = [image.sha256 for image in wanted[done : done + len(shard)]]
+        done += len(shard)
+        for layer, features in zip(lacking, np.split(shard, ends[:-1], axis=1), strict=True):
+            _write(folders[layer], digests, features)
             for sha256, feature in zip(digests, features, strict=True):
-                result[rows[sha256]] = feature
-            shard = []
+                result[layer][rows[sha256]] = feature
     return result
 
 
-def _key(backbone: Backbone, spec: ImageSpec) -> str:
+def _computed(
+    images: Sequence[Image],
+    backbone: Backbone,
+    spec: ImageSpec,
+    layers: Sequence[str],
+    on_progress: Callable[[int, int], None] | None,
+) -> Iterator[Features]:
+    """Shards of up to 1024 images, the depths side by side."""
+    if not images:
+        return
+    run = forward.build(depths.model(backbone, layers), len(images))
+    shard: list[Features] = []
+    done = 0
+    for batch in pixels.batches(images, spec, BATCH):
+        shard.append(run(batch))
+        done += len(batch)
+        if on_progress is not None:
+            on_progress(done, len(images))
+        if done % _SHARD == 0 or done == len(images):
+            yield np.concatenate(shard)
+            shard = []
+
+
+def _key(backbone: Backbone, spec: ImageSpec, layer: str) -> str:
     what = {"backbone": backbone.family.name, "weights": backbone.sha256, **asdict(spec)}
+    if layer != depths.FINAL:
+        what["layer"] = layer
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -1,10 +1,12 @@
 """The strategy `linear`: multinomial logistic regression on the frozen backbone's features.
 
+`fit` takes other linear estimators too (training/svm.py): folds, standardisation and calibration are the same.
+
 Its strength of regularisation is chosen by cross-validation, and everything that calibrates it comes from the same
 out-of-fold scores, so no image is kept away from the final fit but the test split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from training import calibration
+from training import calibration, depths
 from training.backbones import Backbone
 from training.calibration import Labels, Logits
 from training.task import Task, Trained, Tried
@@ -25,6 +27,28 @@ STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 _DEFAULT_STRENGTH: Final = 0.01
 _LONGEST: Final = 1000
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A linear model of scikit-learn.
+
+    Attributes:
+        make: from its C to the model; the fitted `coef_` is [C,D], or [1,D] for two classes.
+        strengths: values of C to try, weakest fit first.
+        default: C where there are too few images to try.
+        margins: what it says are no log-probabilities, so its strengths are compared at their best temperatures.
+    """
+
+    make: Callable[[float], Any]
+    strengths: tuple[float, ...]
+    default: float
+    margins: bool = False
+
+
+LOGISTIC: Final = Estimator(
+    lambda strength: LogisticRegression(C=strength, max_iter=_LONGEST, warm_start=True), STRENGTHS, _DEFAULT_STRENGTH
+)
 
 
 @dataclass(frozen=True)
@@ -75,10 +99,22 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32]) -> Trai
     fitted = task.split.train + task.split.validation
     groups = [task.groups[position] for position in fitted]
     head = fit(features, task.labels[list(fitted)], groups, task.classes, seed=task.seed)
+    return trained(task, backbone, head)
+
+
+def trained(task: Task, backbone: Backbone, head: LinearHead, layers: Sequence[str] = (depths.FINAL,)) -> Trained:
+    """What a strategy with a linear head returns.
+
+    Args:
+        task: what was learnt, from train and validation together.
+        backbone: stays as it is.
+        head: fitted to the features of `layers`, side by side.
+        layers: depths, see training/depths.py.
+    """
     tried = sorted(head.tried, key=lambda one: one.log_loss)
     return Trained(
-        model=join(backbone, head),
-        held_out=fitted,
+        model=join(backbone, head, layers),
+        held_out=task.split.train + task.split.validation,
         scores=head.scores,
         temperature=head.temperature,
         unknown_threshold=head.unknown_threshold,
@@ -88,9 +124,15 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32]) -> Trai
     )
 
 
-def join(backbone: Backbone, head: LinearHead) -> Any:  # noqa: ANN401 - keras is untyped
-    """keras.Model: images uint8 [N,S,S,3] -> scores float32 [N,C], BatchNorm in inference mode."""
-    features = backbone.features()
+def join(backbone: Backbone, head: LinearHead, layers: Sequence[str] = (depths.FINAL,)) -> Any:  # noqa: ANN401 - keras is untyped
+    """keras.Model: images uint8 [N,S,S,3] -> scores float32 [N,C], BatchNorm in inference mode.
+
+    Args:
+        backbone: stays as it is.
+        head: fitted to the features of `layers`, side by side.
+        layers: depths, see training/depths.py.
+    """
+    features = depths.model(backbone, layers)
     dense = keras.layers.Dense(head.bias.size, activation="softmax", name="head")
     model = keras.Model(features.input, dense(features.output))
     dense.set_weights([head.kernel, head.bias])
@@ -98,7 +140,13 @@ def join(backbone: Backbone, head: LinearHead) -> Any:  # noqa: ANN401 - keras i
 
 
 def fit(
-    features: NDArray[np.float32], labels: Labels, groups: Sequence[int], classes: int, *, seed: int = 0
+    features: NDArray[np.float32],
+    labels: Labels,
+    groups: Sequence[int],
+    classes: int,
+    *,
+    seed: int = 0,
+    estimator: Estimator = LOGISTIC,
 ) -> LinearHead:
     """Fits the head.
 
@@ -108,6 +156,7 @@ def fit(
         groups: images of one group stay in one fold.
         classes: C.
         seed: of the folds.
+        estimator: what is fitted.
     """
     # Scaled first: an untrained network's features can be as small as 1e-18, and their squares are nothing in float32.
     scale = float(np.abs(features).max()) or 1.0
@@ -120,9 +169,9 @@ def fit(
     # One BLAS thread: the products are so small that more of them only wait for each other. Five strengths on
     # four-classes take 0.7 s with one thread and 3.5 s with two.
     with threadpool_limits(1):
-        tried, held_out = _cross_validate(standardised, labels, folds, classes)
-        strength = min(tried, key=lambda one: one.log_loss).value if tried else _DEFAULT_STRENGTH
-        kernel, bias = _coefficients(_model(strength).fit(standardised, labels), classes)
+        tried, held_out = _cross_validate(standardised, labels, folds, classes, estimator)
+        strength = min(tried, key=lambda one: one.log_loss).value if tried else estimator.default
+        kernel, bias = _coefficients(estimator.make(strength).fit(standardised, labels), classes)
     logits = held_out.get(strength, np.asarray(standardised @ kernel + bias, np.float32))
     temperature = calibration.temperature(logits, labels) if tried else 1.0
     scores = calibration.softmax(logits / temperature)
@@ -136,21 +185,21 @@ def fit(
 
 
 def _cross_validate(
-    features: NDArray[np.float32], labels: Labels, folds: NDArray[np.intp], classes: int
+    features: NDArray[np.float32], labels: Labels, folds: NDArray[np.intp], classes: int, estimator: Estimator
 ) -> tuple[list[Strength], dict[float, Logits]]:
     """Fits each fold along the strengths, each from the one before: a third of the iterations of starting anew."""
-    held_out = {strength: np.zeros((len(labels), classes), np.float32) for strength in STRENGTHS}
+    held_out = {strength: np.zeros((len(labels), classes), np.float32) for strength in estimator.strengths}
     if folds.max() == 0:
         return [], {}
     for fold in range(folds.max() + 1):
         fitted = folds != fold
-        model = _model(STRENGTHS[0])
-        for strength in STRENGTHS:
+        model = estimator.make(estimator.strengths[0])
+        for strength in estimator.strengths:
             model.set_params(C=strength).fit(features[fitted], labels[fitted])
             kernel, bias = _coefficients(model, classes)
             held_out[strength][~fitted] = features[~fitted] @ kernel + bias
     tried = [
-        Strength(strength, calibration.log_loss(logits, labels), float(np.mean(logits.argmax(axis=1) == labels)))
+        Strength(strength, _log_loss(logits, labels, estimator), float(np.mean(logits.argmax(axis=1) == labels)))
         for strength, logits in held_out.items()
     ]
     return tried, held_out
@@ -176,8 +225,9 @@ def _folds(labels: Labels, groups: Sequence[int], seed: int) -> NDArray[np.intp]
     return folds if min(held) > 1 else np.zeros_like(folds)
 
 
-def _model(strength: float) -> Any:  # noqa: ANN401 - scikit-learn is untyped
-    return LogisticRegression(C=strength, max_iter=_LONGEST, warm_start=True)
+def _log_loss(logits: Logits, labels: Labels, estimator: Estimator) -> float:
+    temperature = calibration.temperature(logits, labels) if estimator.margins else 1.0
+    return calibration.log_loss(logits / temperature, labels)
 
 
 def _coefficients(model: Any, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # noqa: ANN401

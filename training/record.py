@@ -19,7 +19,7 @@ from service.version import SCHEMA_VERSION
 from training import evaluation
 from training.dataset import Dataset
 from training.settings import Settings
-from training.task import Task, Trained
+from training.task import Task, Trained, Tried
 
 _LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "openvino")
 
@@ -71,7 +71,7 @@ def _recipe(settings: Settings, task: Task, trained: Trained, backbone: str, wei
     if settings.group_regex is not None:
         common["group_regex"] = settings.group_regex
     return Recipe(
-        strategy=settings.strategy,
+        strategy=trained.strategy or settings.strategy,
         backbone=backbone,
         weights=weights,
         seed=task.seed,
@@ -80,10 +80,18 @@ def _recipe(settings: Settings, task: Task, trained: Trained, backbone: str, wei
         hyperparameters={**common, **trained.hyperparameters},
         command=settings.command,
         evidence=[
-            Evidence(candidate=one.candidate, validation_accuracy=one.validation_accuracy, seconds=one.seconds)
+            Evidence(candidate=_words(one), validation_accuracy=one.validation_accuracy, seconds=one.seconds)
             for one in trained.tried
         ],
     )
+
+
+def _words(tried: Tried) -> str:
+    if not tried.images:
+        return tried.candidate
+    low, high = evaluation.wilson(round(tried.validation_accuracy * tried.images), tried.images)
+    evidence = f"95 %: {low:.4f}-{high:.4f}, {tried.images} images, {tried.parameters:,} parameters trained"
+    return f"{tried.candidate} ({evidence})"
 
 
 def _parameters(model: Any) -> int:  # noqa: ANN401 - keras is untyped

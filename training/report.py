@@ -180,7 +180,10 @@ def _evidence(manifest: Manifest) -> str:
     if not manifest.recipe.evidence:
         return ""
     rows = [(escape(one.candidate), f"{one.validation_accuracy:.4f}") for one in manifest.recipe.evidence]
-    return "<p>Best first, by log-loss on held-out folds.</p>" + table(("candidate", "held-out accuracy"), rows)
+    recorded = manifest.recipe.hyperparameters
+    said = [recorded[name] for name in ("why", "case", "fine_tuning") if name in recorded]
+    why = "".join(f"<p>{escape(sentence)}</p>" for sentence in said)
+    return f"{why}<p>Best first, by log-loss on held-out images.</p>" + table(("candidate", "held-out accuracy"), rows)
 
 
 def _data(manifest: Manifest, dataset: Dataset) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-STRATEGIES: Final = ("linear", "partial", "full", "scratch")
+STRATEGIES: Final = ("auto", "linear", "svm", "multilayer", "partial", "full", "scratch")
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,13 @@ class Settings:
         group_regex: images whose relative paths capture the same stay on one side of the split; None for no such.
         engine: what evaluates the export; one of service.settings.ENGINES.
         command: what was typed.
+        time_budget: seconds that `auto` may spend on deciding and training.
     """
 
     data: Path
     models: Path
     name: str
-    strategy: str = "linear"
+    strategy: str = "auto"
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
     unfreeze: int = 3
@@ -52,6 +53,7 @@ class Settings:
     group_regex: str | None = None
     engine: str = "auto"
     command: str = ""
+    time_budget: float = 120.0
 
 
 @dataclass(frozen=True)

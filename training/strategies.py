@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from training import backbones, features, finetuning, linear, scratch
+from training import auto, backbones, depths, features, finetuning, linear, multilayer, scratch, svm
 from training.backbones import Backbone
 from training.progress import Phases
 from training.settings import Settings
 from training.task import Task, Trained
+
+_OF_DEPTHS = {"svm": svm.train, "multilayer": multilayer.train}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,17 @@ class Strategy:
         """
         if self.backbone is None:
             return scratch.train(task, self.settings, phases)
+        if self.settings.strategy == "auto":
+            return auto.train(task, self.backbone, self.settings, phases)
         fitted = task.pick(task.split.train + task.split.validation)
+        if self.settings.strategy in _OF_DEPTHS:
+            layers = depths.choose(self.backbone)
+            with phases.phase("computing features") as advance:
+                by_depth = features.compute_depths(
+                    fitted, self.backbone, task.spec, self.settings.cache, layers, on_progress=advance
+                )
+            with phases.phase("fitting the head"):
+                return _OF_DEPTHS[self.settings.strategy](task, self.backbone, by_depth)
         with phases.phase("computing features") as advance:
             computed = features.compute(fitted, self.backbone, task.spec, self.settings.cache, on_progress=advance)
         if self.settings.strategy == "linear":

@@ -57,11 +57,21 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate that was considered on the way."""
+    """One candidate that was considered on the way.
+
+    Attributes:
+        candidate: in words.
+        validation_accuracy: of images that it was not fitted on.
+        seconds: that trying it took.
+        images: that the accuracy is of; 0 where it was not kept.
+        parameters: how many numbers were fitted; 0 likewise.
+    """
 
     candidate: str
     validation_accuracy: float
     seconds: float
+    images: int = 0
+    parameters: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Trained:
         hyperparameters: by name, for the manifest.
         tried: other candidates, best first.
         epochs: of gradient training; empty for a strategy without.
+        strategy: what `auto` chose; empty where the strategy was asked for by name.
     """
 
     model: Any
@@ -89,6 +100,7 @@ class Trained:
     hyperparameters: dict[str, str]
     tried: Sequence[Tried] = field(default=())
     epochs: Sequence[Epoch] = field(default=())
+    strategy: str = ""
 
     def held_out_labels(self, task: Task) -> NDArray[np.intp]:
         """Class number of each held-out image."""

@@ -63,8 +63,8 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         found = dataset.index(settings.data, settings.cache, on_progress=advance)
     with phases.phase("splitting"):
         spec = ImageSpec(strategy.side_px, settings.resize)
-        groups, blocks = _groups(settings, found)
-        task = _task(settings, found, spec, groups, blocks)
+        groups, blocks = make_groups(settings, found)
+        task = make_task(settings, found, spec, groups, blocks)
     audit = Audit(found, tuple(findings.look(found, groups, blocks)))
     _describe(phases.console, found, task)
     terminal.brief(audit, phases.console)
@@ -138,8 +138,8 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _groups(settings: Settings, found: Dataset) -> tuple[list[int], list[int]]:
-    """Which images show the same picture, and which stay together."""
+def make_groups(settings: Settings, found: Dataset) -> tuple[list[int], list[int]]:
+    """Which images show the same picture, and which stay together (blocks of groups)."""
     groups = duplicates.group(found.images)
     if settings.group_regex is None:
         return groups, groups
@@ -147,7 +147,8 @@ def _groups(settings: Settings, found: Dataset) -> tuple[list[int], list[int]]:
     return groups, grouping.merge(groups, grouping.by_path(found, pattern))
 
 
-def _task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[int], blocks: list[int]) -> Task:
+def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[int], blocks: list[int]) -> Task:
+    """Splits."""
     sides = split.split(
         found.images,
         groups,

@@ -23,7 +23,7 @@ from training.report import PREDICTIONS
 # NumPy 2 about TensorFlow, in Keras' own code
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-_NETWORK = ("--backbone", "mobilenet:0.25", "--weights", "none", "--side", "32")
+_NETWORK = ("--strategy", "linear", "--backbone", "mobilenet:0.25", "--weights", "none", "--side", "32")
 
 
 @pytest.fixture(scope="module")

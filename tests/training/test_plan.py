@@ -1,0 +1,81 @@
+"""What `auto` decides: cheaper within noise, fine-tuning only where it can show, the textbook case by its rule."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training import depths, plan
+
+
+def _result(strategy: str, losses: np.ndarray, mistakes: int = 0, positions: np.ndarray | None = None) -> plan.Result:
+    right = np.arange(len(losses)) >= mistakes
+    return plan.Result(
+        strategy, strategy, np.arange(len(losses)) if positions is None else positions, losses, right, 1.0, 1
+    )
+
+
+@given(st.integers(0, 1000))
+def test_within_noise_the_cheaper_wins(seed: int):
+    """Two candidates whose losses differ by noise alone: the cheaper one, unless chance exceeds a standard error."""
+    random = np.random.default_rng(seed)
+    losses = random.exponential(0.1, 200)
+    noise = random.normal(0, 0.1, 200)
+    noise -= noise.mean()
+    results = [_result("partial", losses + noise - 1e-4), _result("linear", losses)]
+    assert plan.choose(results)[0].strategy == "linear"
+
+
+def test_clearly_better_wins_and_says_why():
+    """A costlier candidate that is better on nearly every image takes the lead; the sentence has the numbers."""
+    losses = np.random.default_rng(0).exponential(0.1, 200)
+    lead, why = plan.choose([_result("linear", losses, 6), _result("multilayer", losses * 0.5, 3)])
+    assert lead.strategy == "multilayer"
+    assert "200 images, +3 right" in why
+
+
+def test_lower_loss_with_more_mistakes_does_not_win():
+    """Accuracy is what counts in the end: who is right less often does not take the lead."""
+    losses = np.random.default_rng(0).exponential(0.1, 200)
+    assert plan.choose([_result("linear", losses, 3), _result("multilayer", losses * 0.5, 4)])[0].strategy == "linear"
+
+
+def test_candidates_meet_on_the_images_of_both():
+    """Fine-tuning is judged on the validation images only, where the other has an answer too."""
+    losses = np.full(200, 0.1)
+    tuned = _result("partial", np.linspace(0.01, 0.02, 40), positions=np.arange(160, 200))
+    lead, why = plan.choose([_result("linear", losses), tuned])
+    assert lead is tuned
+    assert "same 40 images" in why
+
+
+@pytest.mark.parametrize(("mistakes", "expected"), [(0, False), (5, False), (6, True), (40, True)])
+def test_finetuning_must_be_able_to_show(mistakes: int, expected: bool):
+    """Below six mistakes on the validation images no gain could be told from luck."""
+    lead = _result("linear", np.zeros(100), mistakes)
+    assert plan.can_win(lead, range(100)) is expected
+    assert not plan.can_win(lead, range(50, 100))
+
+
+@given(st.lists(st.integers(1, 2500), min_size=2, max_size=5))
+def test_first_rung_has_every_class(counts: list[int]):
+    """A quarter of each class, or everything where a quarter would be too few."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rows = plan.first_rung(labels, 0)
+    assert len(set(rows.tolist())) == len(rows)
+    assert set(labels[rows]) == set(labels)
+    if len(labels) >= 2000:
+        assert len(labels) / 4 <= len(rows) <= len(labels) / 4 + len(counts)
+    else:
+        assert len(rows) == len(labels)
+
+
+@pytest.mark.parametrize("per_class", [20, 1000])
+@pytest.mark.parametrize(("mistakes", "best", "similar"), [(0, depths.FINAL, True), (0, "a", False), (30, "a", False)])
+def test_the_four_cases(per_class: int, mistakes: int, best: str, similar: bool):
+    """Large is counted; similar needs the last features to be the best and nearly enough."""
+    labels = np.repeat([0, 1], per_class)
+    evidence = {"a": 0.1, depths.FINAL: 0.1} | {best: 0.5}
+    found = plan.case(labels, evidence, _result("linear", np.zeros(100), mistakes))
+    assert (found.large, found.similar) == (per_class >= plan.LARGE, similar)
+    assert str(per_class) in found.rule

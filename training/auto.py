@@ -1,0 +1,292 @@
+"""The strategy `auto`: measures what the data are like, tries what is worth trying, and keeps what wins.
+
+1. Features at several depths, one forward pass. LogME says how well each depth suits the labels.
+2. The better half of the earlier depths, the last features, and all depths together get cross-validated heads; where
+   there are enough images, on a quarter of them first, and only the better half goes on to all.
+3. Fine-tuning only when the best head makes enough mistakes on the validation images for a difference to show, and when
+   a small run, measured, says that enough epochs fit into what is left of the budget.
+
+What is decided how is training/plan.py's. The test images are never asked for.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from training import (
+    backbones,
+    depths,
+    evaluation,
+    features,
+    finetuning,
+    linear,
+    meter,
+    multilayer,
+    plan,
+    svm,
+    transferability,
+)
+from training.backbones import Backbone
+from training.errors import SettingError
+from training.linear import LinearHead
+from training.plan import Budget, Result
+from training.progress import Phases
+from training.settings import Settings
+from training.split import Split
+from training.task import Task, Trained, Tried
+
+Features = Mapping[str, NDArray[np.float32]]
+
+_FEWEST_EPOCHS: Final = 4
+_MOST_EPOCHS: Final = 20
+_PROBE_TRAIN: Final = 3
+_PROBE_VALIDATION: Final = 1
+_RESERVE: Final = 0.9
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head that can be tried: on which depths, by what."""
+
+    strategy: str
+    layers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As the table shows it."""
+        return f"svm on {self.layers[0]}" if self.strategy == "svm" else self.strategy
+
+    def fit(self, task: Task, computed: Features, rows: NDArray[np.intp]) -> LinearHead:
+        """Fits it to some rows of train and validation."""
+        fitted = np.asarray(task.split.train + task.split.validation)[rows]
+        labels, groups = task.labels[fitted], [task.groups[position] for position in fitted]
+        some = {layer: computed[layer][rows] for layer in self.layers}
+        if self.strategy == "multilayer":
+            return multilayer.fit(some, labels, groups, task.classes, task.seed)
+        fit = svm.fit if self.strategy == "svm" else linear.fit
+        return fit(some[self.layers[0]], labels, groups, task.classes, seed=task.seed)
+
+
+@dataclass(frozen=True)
+class _Run:
+    task: Task
+    backbone: Backbone
+    settings: Settings
+    phases: Phases
+    clock: Callable[[], float]
+    budget: Budget
+    computed: Features
+
+    @property
+    def fitted(self) -> tuple[int, ...]:
+        """Positions of the rows of `computed`."""
+        return self.task.split.train + self.task.split.validation
+
+
+def train(
+    task: Task,
+    backbone: Backbone,
+    settings: Settings,
+    phases: Phases,
+    clock: Callable[[], float] = time.monotonic,
+) -> Trained:
+    """Finds out what to train, and trains it.
+
+    Args:
+        task: what to learn; of its split only train and validation are looked at.
+        backbone: stays as it is; fine-tuning works on a copy.
+        settings: time_budget, unfreeze, cache and what fine-tuning reads.
+        phases: shows the progress, and gets the table.
+        clock: seconds; injected by tests.
+
+    Raises:
+        DataError: a file changed.
+    """
+    budget = Budget(settings.time_budget, clock)
+    fitted = task.split.train + task.split.validation
+    with phases.phase("computing features") as advance:
+        computed = features.compute_depths(
+            task.pick(fitted), backbone, task.spec, settings.cache, depths.choose(backbone), on_progress=advance
+        )
+    run = _Run(task, backbone, settings, phases, clock, budget, computed)
+    with phases.phase("measuring depths"):
+        labels = task.labels[list(fitted)]
+        evidence = {
+            layer: transferability.logme(values, labels, task.classes, seed=task.seed)
+            for layer, values in computed.items()
+        }
+    with phases.phase("trying heads"):
+        heads, dropped = _try_heads(run, _heads(evidence))
+    results = [found for found, _, _ in heads]
+    case = plan.case(task.labels[list(task.split.train)], evidence, results[0])
+    tuned, note = _try_finetuning(run, plan.choose(results)[0])
+    if tuned is not None:
+        results.append(tuned[0])
+    lead, why = plan.choose(results)
+    if tuned is not None and lead is tuned[0]:
+        trained = tuned[1]
+    else:
+        head, fit = next((head, fit) for found, head, fit in heads if found is lead)
+        trained = linear.trained(task, backbone, fit, head.layers)
+        trained = replace(trained, hyperparameters=trained.hyperparameters | {"layers": ", ".join(head.layers)})
+    tried = sorted([*results, *dropped], key=lambda one: (one is not lead, -len(one.positions), one.losses.mean()))
+    rows = [Tried(one.name, one.accuracy, round(one.seconds, 2), len(one.positions), one.parameters) for one in tried]
+    said = {
+        "chosen_by": f"auto, budget {settings.time_budget:g} s, used {budget.spent_s:.1f} s",
+        "case": f"{case}: {case.rule}",
+        "why": why,
+        "fine_tuning": note,
+        "logme": ", ".join(f"{layer} {value:.3f}" for layer, value in evidence.items()),
+    }
+    _tell(phases, rows, said)
+    return replace(trained, tried=rows, strategy=lead.strategy, hyperparameters=trained.hyperparameters | said)
+
+
+def _heads(evidence: Mapping[str, float]) -> list[Head]:
+    """The last features, always; the better half of the earlier depths; and all depths together."""
+    earlier = sorted((layer for layer in evidence if layer != depths.FINAL), key=lambda layer: -evidence[layer])
+    found = [Head("linear", (depths.FINAL,))]
+    if earlier:
+        found.append(Head("multilayer", tuple(evidence)))
+    return found + [Head("svm", (layer,)) for layer in plan.better_half(earlier)]
+
+
+def _try_heads(run: _Run, heads: Sequence[Head]) -> tuple[list[tuple[Result, Head, LinearHead]], list[Result]]:
+    """Cross-validates heads as far as the budget goes; `linear` always, for something has to be published.
+
+    Returns:
+        Those fitted to all images, `linear` first, and the results of those that were left behind before.
+    """
+    labels = run.task.labels[list(run.fitted)]
+    everything = np.arange(len(labels))
+    rows = plan.first_rung(labels, run.task.seed)
+    dropped: list[Result] = []
+    estimated: dict[Head, float] = {}
+    if len(rows) < len(everything):
+        quarter = {head: _try(run, head, rows)[0] for head in heads}
+        kept = plan.better_half(sorted(heads, key=lambda head: float(quarter[head].losses.mean())))
+        heads = [head for head in heads if head in kept or head.strategy == "linear"]
+        dropped = [found for head, found in quarter.items() if head not in heads]
+        estimated = {head: found.seconds * len(everything) / len(rows) for head, found in quarter.items()}
+    tried: list[tuple[Result, Head, LinearHead]] = []
+    for head in heads:
+        # Without a first rung: as long, per feature, as `linear` took.
+        if tried:
+            per_feature = tried[0][0].seconds / run.backbone.width
+            needed = estimated.get(head, per_feature * sum(run.computed[layer].shape[1] for layer in head.layers))
+            if run.budget.left_s < needed:
+                continue
+        found, fit = _try(run, head, everything)
+        tried.append((found, head, fit))
+        if not fit.tried:
+            # A class with one image: no folds, so nothing could be told apart.
+            break
+    return tried, dropped
+
+
+def _try(run: _Run, head: Head, rows: NDArray[np.intp]) -> tuple[Result, LinearHead]:
+    positions = np.asarray(run.fitted)[rows]
+    start = run.clock()
+    fit = head.fit(run.task, run.computed, rows)
+    found = plan.result(
+        head.name,
+        head.strategy,
+        positions,
+        fit.scores,
+        run.task.labels[positions],
+        seconds=run.clock() - start,
+        parameters=fit.kernel.size + fit.bias.size,
+    )
+    return found, fit
+
+
+def _try_finetuning(run: _Run, lead: Result) -> tuple[tuple[Result, Trained] | None, str]:
+    """Fine-tunes the last blocks if that can win and fits the budget; says what happened."""
+    task, settings, budget = run.task, run.settings, run.budget
+    if not plan.can_win(lead, task.split.validation):
+        return None, "not tried: too few mistakes on the validation images for a difference to show"
+    blocks = len(backbones.boundaries(run.backbone.network))
+    if not blocks:
+        return None, f"not tried: {run.backbone.family.name} cannot be cut between its blocks"
+    asked = replace(settings, strategy="partial", unfreeze=min(settings.unfreeze, blocks))
+    try:
+        with run.phases.phase("measuring fine-tuning"):
+            cost = _probe(run, asked)
+        steps = -(-len(task.split.train) // asked.batch_size)
+        most = settings.epochs or _MOST_EPOCHS
+        epochs = cost.epochs(_RESERVE * budget.left_s, len(run.fitted), steps, most)
+        if epochs < min(_FEWEST_EPOCHS, most):
+            return None, f"not tried: {epochs} epochs would fit into the {max(0, budget.left_s):.0f} s left"
+        start = run.clock()
+        with run.phases.phase("fine-tuning"):
+            trained = finetuning.train(
+                task,
+                _copy(run.backbone),
+                run.computed[depths.FINAL],
+                replace(asked, epochs=epochs),
+                meter.Meter(run.clock, start + budget.left_s),
+            )
+    except meter.OutOfTimeError as error:
+        return None, f"given up while {error}: it took longer than the budget allows"
+    except SettingError as error:
+        return None, f"not possible: {error}"
+    found = plan.result(
+        f"partial, {asked.unfreeze} blocks, {epochs} epochs at most",
+        "partial",
+        np.asarray(trained.held_out),
+        trained.scores,
+        trained.held_out_labels(task),
+        seconds=run.clock() - start,
+        parameters=trained.trained_parameters,
+    )
+    return (found, trained), f"tried: {epochs} epochs fitted into the budget"
+
+
+def _probe(run: _Run, settings: Settings) -> meter.Cost:
+    """Fine-tunes for one epoch on a few batches, of the same classes, to see what it costs."""
+    sides, count = run.task.split, len(run.task.split.train)
+    random = np.random.default_rng(run.task.seed)
+    some = random.permutation(count)[: _PROBE_TRAIN * settings.batch_size]
+    # One image of each class, so that the head has its shape.
+    first = np.unique(run.task.labels[list(sides.train)], return_index=True)[1]
+    some = np.union1d(some, first)
+    validation = np.arange(count, len(run.fitted))[: _PROBE_VALIDATION * settings.batch_size]
+    small = Split(tuple(sides.train[row] for row in some), tuple(run.fitted[row] for row in validation), (), ())
+    measured = meter.Meter(run.clock, run.clock() + run.budget.left_s / 2)
+    finetuning.train(
+        replace(run.task, split=small),
+        _copy(run.backbone),
+        run.computed[depths.FINAL][np.concatenate([some, validation])],
+        replace(settings, epochs=1),
+        measured,
+    )
+    return measured.cost()
+
+
+def _copy(backbone: Backbone) -> Backbone:
+    """The same network and weights, to be changed."""
+    copy = backbones.load(backbone.family, "none", backbone.side_px)
+    copy.network.set_weights(backbone.network.get_weights())
+    return replace(copy, weights=backbone.weights, sha256=backbone.sha256)
+
+
+def _tell(phases: Phases, rows: Sequence[Tried], said: Mapping[str, str]) -> None:
+    table = Table("candidate", "accuracy", "95 %", "images", "seconds", "parameters", box=None, pad_edge=False)
+    for row in rows:
+        low, high = evaluation.wilson(round(row.validation_accuracy * row.images), row.images)
+        table.add_row(
+            row.candidate,
+            f"{row.validation_accuracy:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            str(row.images),
+            f"{row.seconds:.1f}",
+            f"{row.parameters:,}",
+        )
+    phases.console.print(table)
+    for name, value in said.items():
+        phases.console.print(f"{name.replace('_', ' '):<22} {value}")

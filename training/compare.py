@@ -1,0 +1,142 @@
+"""Strategies side by side on the same split: a table, a picture and JSON. Publishes nothing.
+
+The test accuracy here is that of the trained model in float32, not of an exported version on an engine. Each strategy
+starts from an empty cache of its own, so that its seconds are what it takes alone.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from service.image import ImageSpec
+from training import dataset, quiet, train
+from training.errors import DataError
+from training.picture import Bar, draw
+from training.progress import Phases
+from training.settings import Settings
+
+ALWAYS: Final = "scratch"
+"""What transfer is compared with."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One strategy; accuracies are of the validation evidence and of the test images.
+
+    `validation_curve` is [epoch, accuracy] of gradient training.
+    """
+
+    strategy: str
+    backbone: str
+    chosen: str
+    validation_accuracy: float
+    validation_images: int
+    test_accuracy: float
+    test_interval: tuple[float, float]
+    test_images: int
+    trained_parameters: int
+    seconds: float
+    validation_curve: tuple[tuple[int, float], ...]
+
+
+def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -> list[Compared]:
+    """Trains each strategy on the same train and validation images and asks it about the same test images.
+
+    Args:
+        settings: of all of them, but for the strategy.
+        names: strategies; `scratch` is added where it is not among them.
+        out: folder for compare.svg and compare.json.
+        console: gets the table.
+
+    Raises:
+        DataError: there is nothing to train or test on.
+        SettingError: a setting does not fit.
+    """
+    phases = Phases(console)
+    with phases.phase("loading TensorFlow"):
+        quiet.import_keras()
+    with phases.phase("indexing") as advance:
+        found = dataset.index(settings.data, settings.cache, on_progress=advance)
+    compared = []
+    for name in dict.fromkeys((*names, ALWAYS)):
+        console.print(f"\n{name}")
+        # The side is for networks that can take any; the basic network has one of its own.
+        side = None if name == ALWAYS else settings.side_px
+        with tempfile.TemporaryDirectory(prefix="compare-", dir=settings.cache) as cache:
+            asked = replace(settings, strategy=name, side_px=side, cache=Path(cache))
+            compared.append(_one(asked, found, console))
+    _write(compared, settings, out)
+    _tell(compared, out, console)
+    return compared
+
+
+def _one(settings: Settings, found: dataset.Dataset, console: Console) -> Compared:
+    from training import evaluation, forward, pixels, strategies  # noqa: PLC0415 - import Keras
+
+    strategy = strategies.prepare(settings)
+    task = train.make_task(settings, found, ImageSpec(strategy.side_px, settings.resize), *train.make_groups(settings, found))
+    if not task.split.test:
+        raise DataError("expected test images to compare on; there are none (--test-fraction)")
+    phases = Phases(console)
+    trained = strategy.train(task, phases)
+    tested = task.pick(task.split.test)
+    run = forward.build(trained.model, len(tested))
+    scores = np.concatenate([run(batch) for batch in pixels.batches(tested, task.spec, 32)])
+    right = scores.argmax(axis=1) == task.labels[list(task.split.test)]
+    return Compared(
+        strategy=settings.strategy,
+        backbone=strategy.backbone_name,
+        chosen=trained.strategy or settings.strategy,
+        validation_accuracy=float(np.mean(trained.scores.argmax(axis=1) == trained.held_out_labels(task))),
+        validation_images=len(trained.held_out),
+        test_accuracy=float(right.mean()),
+        test_interval=evaluation.wilson(int(right.sum()), len(right)),
+        test_images=len(right),
+        trained_parameters=trained.trained_parameters,
+        seconds=round(sum(phases.seconds.values()), 2),
+        validation_curve=tuple((epoch.number, round(epoch.validation_accuracy, 5)) for epoch in trained.epochs),
+    )
+
+
+def _write(compared: Sequence[Compared], settings: Settings, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    said = {"data": settings.data.name, "seed": settings.seed, "strategies": [asdict(one) for one in compared]}
+    (out / "compare.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    bars = [
+        Bar(
+            one.strategy,
+            one.test_accuracy,
+            *one.test_interval,
+            f"{one.test_accuracy:.4f}, {one.seconds:.0f} s",
+            one.validation_curve,
+        )
+        for one in compared
+    ]
+    title = f"{settings.data.name}: accuracy on the same {compared[0].test_images} test images, 95 % intervals"
+    picture = draw(title, bars, "Validation accuracy by epoch", "epochs")
+    (out / "compare.svg").write_text(picture, encoding="utf-8")
+
+
+def _tell(compared: Sequence[Compared], out: Path, console: Console) -> None:
+    head = ("strategy", "test accuracy", "95 %", "validation", "seconds", "parameters trained")
+    table = Table(*head, box=None, pad_edge=False)
+    for one in compared:
+        low, high = one.test_interval
+        table.add_row(
+            one.strategy if one.chosen == one.strategy else f"{one.strategy}: {one.chosen}",
+            f"{one.test_accuracy:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            f"{one.validation_accuracy:.4f}",
+            f"{one.seconds:.1f}",
+            f"{one.trained_parameters:,}",
+        )
+    console.print()
+    console.print(table)
+    console.print(f"{out / 'compare.svg'}, {out / 'compare.json'}")

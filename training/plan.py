@@ -1,0 +1,200 @@
+"""The decisions of `--strategy auto`, apart from doing anything: what fits the budget, what wins, which case it is.
+
+Everything is decided on images that a candidate was not fitted on. The test split is not known here.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import depths
+from training.calibration import Labels, Logits
+
+Ranked = TypeVar("Ranked")
+
+ORDER: Final = ("linear", "svm", "multilayer", "partial")
+"""From cheap to costly: to train, to keep right and to serve. Within noise the first wins."""
+
+LARGE: Final = 1000
+"""Training images per class from which data count as large: there fine-tuning seldom overfits."""
+
+_Z_CLEAR: Final = 1.645
+_MOST_REMOVED: Final = 0.5
+_FEWEST_IMAGES: Final = 500
+_SIMILAR: Final = 0.9
+
+
+class Budget:
+    """Seconds that may be spent, from now on.
+
+    Args:
+        seconds: in all.
+        clock: seconds; injected by tests.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._start = clock()
+
+    @property
+    def spent_s(self) -> float:
+        """Since the start."""
+        return self._clock() - self._start
+
+    @property
+    def left_s(self) -> float:
+        """May be negative."""
+        return self.seconds - self.spent_s
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a candidate did on images that it was not fitted on.
+
+    Attributes:
+        name: as the table shows it.
+        strategy: one of ORDER.
+        positions: which images, [N].
+        losses: log-loss of each, in nats, [N].
+        right: whether the answer was right, [N].
+        seconds: that trying it took.
+        parameters: that were fitted.
+    """
+
+    name: str
+    strategy: str
+    positions: NDArray[np.intp]
+    losses: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    seconds: float
+    parameters: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(self.right.mean())
+
+
+def result(
+    name: str,
+    strategy: str,
+    positions: NDArray[np.intp],
+    scores: Logits,
+    labels: Labels,
+    *,
+    seconds: float,
+    parameters: int,
+) -> Result:
+    """Makes a result of probabilities float32 [N,C] and the class numbers [N] of the same images."""
+    said = np.clip(scores[np.arange(len(labels)), labels].astype(np.float64), 1e-7, 1.0)
+    return Result(
+        name,
+        strategy,
+        positions,
+        -np.log(said),
+        scores.argmax(axis=1) == labels,
+        seconds,
+        parameters,
+    )
+
+
+def choose(results: Sequence[Result]) -> tuple[Result, str]:
+    """The winner, and why in one sentence.
+
+    From cheap to costly, a candidate takes the lead when, on the images that both were tried on, its log-loss is lower
+    by more than one standard error of the difference and it is right at least as often. (One standard error: Breiman
+    et al. 1984. Log-loss, for it tells heads apart that differ in two answers of six hundred.)
+    """
+    ordered = sorted(results, key=lambda one: ORDER.index(one.strategy))
+    lead, reason = ordered[0], ""
+    for one in ordered[1:]:
+        gain, error, more_right, images = _compare(one, lead)
+        said = f"log-loss lower by {gain:.4f} +- {error:.4f} on the same {images} images, {more_right:+d} right"
+        if gain > error and more_right >= 0:
+            lead, reason = one, f"{one.name} won over the cheaper {lead.name}: {said}."
+    if not reason and len(ordered) > 1:
+        reason = f"{lead.name} won: it is the cheapest, and nothing else was better by more than a standard error."
+    return lead, reason or f"{lead.name} won: nothing else could be tried."
+
+
+def can_win(lead: Result, validation: Sequence[int]) -> bool:
+    """Whether fine-tuning could show on the validation images that it is better.
+
+    It could if removing half of the leader's mistakes there, which is much, were clear of noise (one-sided 95 %, sign
+    test): from six mistakes on. With fewer no result of fine-tuning could be told from luck.
+    """
+    mistakes = int((~lead.right[np.isin(lead.positions, validation)]).sum())
+    removed = _MOST_REMOVED * mistakes
+    return removed > _Z_CLEAR * math.sqrt(removed)
+
+
+def first_rung(labels: Labels, seed: int) -> NDArray[np.intp]:
+    """Rows of the quarter of the images on which candidates are halved first; all of them where that is too few."""
+    if len(labels) // 4 < _FEWEST_IMAGES:
+        return np.arange(len(labels))
+    random = np.random.default_rng(seed)
+    by_class = [random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    return np.sort(np.concatenate([rows[: -(-len(rows) // 4)] for rows in by_class]))
+
+
+def better_half(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """The first half, rounded up."""
+    return list(ranked[: -(-len(ranked) // 2)])
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which of the textbook's four cases this is, by what was measured.
+
+    Attributes:
+        large: many images per class.
+        similar: the data look like what the backbone was trained on.
+        rule: how that was decided, with the numbers.
+    """
+
+    large: bool
+    similar: bool
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{'large' if self.large else 'small'} data, {'similar' if self.similar else 'different'} domain"
+
+
+def case(labels: Labels, evidence: Mapping[str, float], linear: Result) -> Case:
+    """Decides on the case.
+
+    Large or small is counted. Similar means that the last features as they are suit the labels: no earlier depth has a
+    higher LogME, and a linear head on them avoids nine tenths of the mistakes of always saying the commonest class.
+
+    Args:
+        labels: class number per training image.
+        evidence: LogME by depth, first to last.
+        linear: what a linear head on the last features reaches.
+    """
+    counts = np.bincount(labels)
+    per_class = int(np.median(counts[counts > 0]))
+    size = f"{per_class} images in the median class, {'at least' if per_class >= LARGE else 'fewer than'} {LARGE}"
+    best = max(evidence, key=lambda layer: evidence[layer])
+    guessing = 1 - counts.max() / counts.sum()
+    avoided = 1 - (1 - linear.accuracy) / guessing if guessing else 1.0
+    similar = best == depths.FINAL and avoided >= _SIMILAR
+    domain = (
+        f"LogME is highest at {'the last features' if best == depths.FINAL else best}, and a linear head on the last "
+        f"features avoids {avoided:.0%} of the mistakes of guessing; similar from {_SIMILAR:.0%} on"
+    )
+    return Case(per_class >= LARGE, similar, f"{size}; {domain}")
+
+
+def _compare(one: Result, other: Result) -> tuple[float, float, int, int]:
+    """Log-loss that `one` saves, the standard error of that, how many more it has right, and on how many images."""
+    _, mine, theirs = np.intersect1d(one.positions, other.positions, return_indices=True)
+    saved = other.losses[theirs] - one.losses[mine]
+    error = float(saved.std(ddof=1) / math.sqrt(len(saved))) if len(saved) > 1 else math.inf
+    more = int(one.right[mine].sum()) - int(other.right[theirs].sum())
+    return float(saved.mean()) if len(saved) else 0.0, error, more, len(saved)
