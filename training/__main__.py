@@ -124,9 +124,9 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--resize",
-        choices=("squash", "crop"),
-        default="squash",
-        help="squash: the whole picture, scaled to the square. crop: the middle, in proportion",
+        choices=("crop", "squash"),
+        default="crop",  # by evidence: docs/decisions.md
+        help="crop: the middle square, in proportion. squash: the whole picture, out of proportion",
     )
 
 

@@ -20,7 +20,7 @@ class Settings:
         weights: "imagenet", "none" or a file.
         unfreeze: blocks that `partial` trains, counted from the end.
         side_px: S; None for the backbone's own (64 for `scratch`).
-        resize: "squash" or "crop".
+        resize: "crop" or "squash".
         epochs: at most so many; None for the strategy's own.
         batch_size: images per gradient step.
         learning_rate: of the first step; None for the strategy's own.
@@ -42,7 +42,7 @@ class Settings:
     weights: str = "imagenet"
     unfreeze: int = 3
     side_px: int | None = None
-    resize: str = "squash"
+    resize: str = "crop"
     epochs: int | None = None
     batch_size: int = 32
     learning_rate: float | None = None
