@@ -6,7 +6,7 @@ Calibration of Modern Neural Networks": one number that never changes which clas
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.optimize import minimize_scalar
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.intp]

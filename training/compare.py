@@ -81,7 +81,9 @@ def _one(settings: Settings, found: dataset.Dataset, console: Console) -> Compar
     from training import evaluation, forward, pixels, strategies  # noqa: PLC0415 - import Keras
 
     strategy = strategies.prepare(settings)
-    task = train.make_task(settings, found, ImageSpec(strategy.side_px, settings.resize), *train.make_groups(settings, found))
+    task = train.make_task(
+        settings, found, ImageSpec(strategy.side_px, settings.resize), *train.make_groups(settings, found)
+    )
     if not task.split.test:
         raise DataError("expected test images to compare on; there are none (--test-fraction)")
     phases = Phases(console)

@@ -8,8 +8,8 @@ import re
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from training.dataset import Dataset
 from training.errors import SettingError

@@ -55,7 +55,9 @@ def run(settings: Settings, out: Path, console: Console) -> list[Depth]:
         raise SettingError(f"expected a backbone with boundaries between its blocks, got {settings.backbone}")
     with phases.phase("indexing") as advance:
         found = dataset.index(settings.data, settings.cache, on_progress=advance)
-    task = train.make_task(settings, found, ImageSpec(backbone.side_px, settings.resize), *train.make_groups(settings, found))
+    task = train.make_task(
+        settings, found, ImageSpec(backbone.side_px, settings.resize), *train.make_groups(settings, found)
+    )
     fitted = list(task.split.train + task.split.validation)
     with phases.phase("computing features") as advance:
         computed = features.compute_depths(

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2102.11005.
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from training.calibration import Labels
 
