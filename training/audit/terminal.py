@@ -45,7 +45,7 @@ def brief(audit: Audit, console: Console) -> None:
     """Prints a line for each error and warning; unreadable files are left to who lists them one by one."""
     serious = [one for one in audit.findings if one.severity != "note" and one.kind != "unreadable"]
     for finding in serious[:_MOST_LINES]:
-        line = f"{finding.severity}: {finding.title}: {finding.amount}, such as {_such_as(finding.examples[0])}"
+        line = f"audit, {finding.severity}: {finding.title}: {finding.amount}, such as {_such_as(finding.examples[0])}"
         console.print(line, markup=False)
     if len(serious) > _MOST_LINES:
         console.print(f"... and {len(serious) - _MOST_LINES} more findings; the report has them all")
