@@ -28,6 +28,7 @@ def write(
     epochs: Sequence[Epoch],
     predictions: Sequence[Prediction],
     confusion: NDArray[Any],
+    comparison: str | None = None,
 ) -> None:
     """Writes report/index.html and report/predictions.csv into a version directory.
 
@@ -38,9 +39,10 @@ def write(
         epochs: the curve of gradient training; empty where there is none.
         predictions: of the test images.
         confusion: counts [C,C], row is the label.
+        comparison: the sentence about the version that was published before; None where none was asked for.
     """
     (folder / REPORT).mkdir(parents=True)
-    page = _page(manifest, dataset, epochs, confusion)
+    page = _page(manifest, dataset, epochs, confusion, comparison)
     (folder / REPORT / "index.html").write_text(page, encoding="utf-8")
     with (folder / PREDICTIONS).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -52,11 +54,14 @@ def write(
             )
 
 
-def _page(manifest: Manifest, dataset: Dataset, epochs: Sequence[Epoch], confusion: NDArray[Any]) -> str:
+def _page(
+    manifest: Manifest, dataset: Dataset, epochs: Sequence[Epoch], confusion: NDArray[Any], comparison: str | None
+) -> str:
     title = f"{escape(manifest.name)} version {manifest.version}"
     parts = [
         f"<h1>{title}</h1>",
         _verdict(manifest),
+        f"<p>This version is {escape(comparison)}.</p>" if comparison else "",
         "<h2>By class</h2>",
         _classes(manifest.metrics.test),
         "<h2>Confusion</h2>",

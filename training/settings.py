@@ -19,6 +19,8 @@ class Settings:
         backbone: a name of keras.applications; unused by `scratch`.
         weights: "imagenet", "none" or a file.
         unfreeze: blocks that `partial` trains, counted from the end.
+        freeze: blocks that `partial` does not train, counted from the start; used in place of unfreeze.
+        flip: whether pictures may be mirrored in training.
         side_px: S; None for the backbone's own (64 for `scratch`).
         resize: "squash" or "crop".
         epochs: at most so many; None for the strategy's own.
@@ -30,6 +32,11 @@ class Settings:
         cache: folder for features and unpacked archives.
         engine: what evaluates the export; one of service.settings.ENGINES.
         command: what was typed.
+        champion: refuse a version that is significantly worse than the published one.
+        publish_anyway: do not refuse it, but say so.
+        fresh: do not go on from what an interrupted run has left.
+        tensorboard: folder for TensorBoard's event files; None for none.
+        run_folder: where gradient training keeps its checkpoints; None for nowhere. Set by training/train.py.
     """
 
     data: Path
@@ -39,6 +46,8 @@ class Settings:
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
     unfreeze: int = 3
+    freeze: int | None = None
+    flip: bool = False
     side_px: int | None = None
     resize: str = "squash"
     epochs: int | None = None
@@ -50,3 +59,8 @@ class Settings:
     cache: Path = Path("cache")
     engine: str = "auto"
     command: str = ""
+    champion: bool = False
+    publish_anyway: bool = False
+    fresh: bool = False
+    tensorboard: Path | None = None
+    run_folder: Path | None = None
