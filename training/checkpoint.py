@@ -15,7 +15,6 @@ import shutil
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -35,7 +34,7 @@ _LOCK: Final = "lock"
 _LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy")
 # What changes nothing about the weights that a training ends with.
 _NO_PART: Final = {
-    "models", "name", "cache", "engine", "command", "champion", "publish_anyway", "fresh", "tensorboard", "run_folder",
+    "models", "name", "cache", "engine", "command", "champion", "publish_anyway", "fresh", "run_folder",
 }  # fmt: skip
 
 
@@ -125,7 +124,7 @@ class Checkpoint:
             for name in ("model", "optimizer", "best"):
                 if [one.shape for one in getattr(state, name)] != [one.shape for one in getattr(like, name)]:
                     raise ValueError(f"the {name} in it is another one")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file does to zipfile, JSON and NumPy
             self._console.print(f"checkpoint ignored, training starts anew: {error}")
             return None
         return state

@@ -122,24 +122,24 @@ def fit(
     model.optimizer.build(model.trainable_variables)
     steps = epochs * len(train)
     with phases.phase("training") as advance:
-        progress = _Progress(model, patience, phases, checkpoint, lambda done: advance(done, steps))
+        progress = _Progress(model, epochs, patience, phases, checkpoint, lambda done: advance(done, steps))
         saved = checkpoint.load(progress.state(model))
         if saved is None:
             loss, accuracy = model.evaluate(validation, verbose=0)
             progress.add(Epoch(0, None, loss, accuracy), model)
         else:
             progress.go_on(model, saved)
-        if not progress.finished:
+        while not progress.finished:
+            # One epoch per `fit`: within one, Keras' threads load batches ahead of the epoch that they are told of.
+            epoch = progress.epochs[-1].number
+            train.start(epoch)
             model.fit(
                 train,
                 validation_data=validation,
-                initial_epoch=progress.epochs[-1].number,
-                epochs=epochs,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
                 verbose=0,
-                callbacks=[
-                    keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: train.start(epoch)),
-                    progress,
-                ],
+                callbacks=[progress],
             )
         model.set_weights(progress.best_weights)
     return progress.epochs
@@ -193,6 +193,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(
         self,
         model: Any,  # noqa: ANN401 - keras is untyped
+        most: int,
         patience: int,
         phases: Phases,
         checkpoint: Checkpoint,
@@ -202,7 +203,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.epochs: list[Epoch] = []
         self.best_weights = model.get_weights()
         self.finished = False
-        self._patience = patience
+        self._most, self._patience = most, patience
         self._phases = phases
         self._checkpoint = checkpoint
         self._advance = advance
@@ -229,7 +230,8 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         best = min(self.epochs, key=lambda one: one.validation_loss if np.isfinite(one.validation_loss) else np.inf)
         if epoch is best:
             self.best_weights = model.get_weights()
-        self.finished = epoch.number - best.number >= self._patience or not np.isfinite(epoch.validation_loss)
+        patient = epoch.number - best.number < self._patience and np.isfinite(epoch.validation_loss)
+        self.finished = not patient or epoch.number == self._most
         train = "" if epoch.train_loss is None else f"loss {epoch.train_loss:.4f}, "
         self._phases.console.print(
             f"epoch {epoch.number:<16} {train}validation loss {epoch.validation_loss:.4f}, "
@@ -242,8 +244,6 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401 - Keras' signature
         now = Epoch(epoch + 1, float(logs["loss"]), float(logs["val_loss"]), float(logs["val_accuracy"]))
         self.add(now, self.model)
-        self.finished = self.finished or now.number == self.params["epochs"]
-        self.model.stop_training = self.finished
         self._checkpoint.save(self.state(self.model))
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning trains what it says and nothing else, keeps the best weights, and repeats itself with the same seed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -24,14 +24,15 @@ _SIDE_PX = 32
 
 @pytest.fixture(scope="module")
 def task(make_task: Callable[[int], Task]) -> Task:
-    """The photos at 32 px."""
-    return make_task(_SIDE_PX)
+    """The photos at 32 px, validated on what is trained on: on 9 others an untrained network never gets better."""
+    made = make_task(_SIDE_PX)
+    return replace(made, split=replace(made.split, validation=made.split.train))
 
 
 def _settings(cache: Path, strategy: str, **other: object) -> Settings:
     return Settings(
         data=Path(), models=Path(), name="x", strategy=strategy, backbone="MobileNet:0.25", weights="none",
-        side_px=_SIDE_PX, batch_size=8, cache=cache, **{"epochs": 2, "learning_rate": 1e-3, **other},
+        side_px=_SIDE_PX, batch_size=8, cache=cache, **{"epochs": 2, "learning_rate": 1e-4, **other},
     )  # fmt: skip
 
 
