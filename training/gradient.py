@@ -122,7 +122,9 @@ def fit(
     model.optimizer.build(model.trainable_variables)
     steps = epochs * len(train)
     with phases.phase("training") as advance:
-        progress = _Progress(model, epochs, patience, phases, checkpoint, lambda done: advance(done, steps))
+        progress = _Progress(
+            model, phases, checkpoint, lambda done: advance(done, steps), most=epochs, patience=patience
+        )
         saved = checkpoint.load(progress.state(model))
         if saved is None:
             loss, accuracy = model.evaluate(validation, verbose=0)
@@ -193,11 +195,12 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(
         self,
         model: Any,  # noqa: ANN401 - keras is untyped
-        most: int,
-        patience: int,
         phases: Phases,
         checkpoint: Checkpoint,
         advance: Callable[[int], None],
+        *,
+        most: int,
+        patience: int,
     ) -> None:
         super().__init__()
         self.epochs: list[Epoch] = []
