@@ -140,6 +140,7 @@ def fit(
                 validation_data=validation,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
+                shuffle=False,  # Keras would shuffle the batches too, by a random state that no checkpoint has
                 verbose=0,
                 callbacks=[progress],
             )

@@ -205,7 +205,7 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(task: Task, tmp_path: P
 
 
 def test_kill_9_at_any_moment_costs_an_epoch_at_most(photos: Path, tmp_path: Path):
-    """Killed at random moments, the same command ends with the metrics of an unbroken run; no half version is seen."""
+    """Killed at a random moment, the same command has the unbroken run's curve and metrics; no half version is seen."""
     chance = random.Random(time.time_ns())
     command = [
         sys.executable, "-m", "training", "train", str(photos), "--name", "tints", "--strategy", "scratch",
@@ -223,6 +223,7 @@ def test_kill_9_at_any_moment_costs_an_epoch_at_most(photos: Path, tmp_path: Pat
         for line in started.stdout:
             if line.startswith("epoch"):
                 reached = int(line.split()[1])
+                curves[models.name][reached] = line
             if kill and reached >= wanted:
                 time.sleep(chance.uniform(0, 0.1))
                 started.send_signal(signal.SIGKILL)
@@ -236,11 +237,14 @@ def test_kill_9_at_any_moment_costs_an_epoch_at_most(photos: Path, tmp_path: Pat
         return reached
 
     resumed: list[int] = []
+    curves: dict[str, dict[int, str]] = {"unbroken": {}, "broken": {}}
     run(tmp_path / "unbroken", tmp_path / "a", kill=False)
     reached = run(tmp_path / "broken", tmp_path / "b", kill=True)
     run(tmp_path / "broken", tmp_path / "b", kill=False)
     assert resumed
     assert resumed[0] >= reached - 1
+    assert len(curves["unbroken"]) > 1
+    assert curves["broken"] == curves["unbroken"]
     one, other = (read_version(tmp_path / name / "tints" / "1") for name in ("unbroken", "broken"))
     verify_files(other)
     assert one.manifest.metrics == other.manifest.metrics
