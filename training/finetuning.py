@@ -26,7 +26,7 @@ from training.settings import Settings
 from training.task import Task, Trained
 
 _EPOCHS: Final = {"partial": 20, "full": 10}
-_LEARNING_RATE: Final = {"partial": 1e-4, "full": 1e-4}
+_LEARNING_RATE: Final = {"partial": 1e-4, "full": 2e-5}
 _PATIENCE: Final = 3
 _USUAL_MAX: Final = 1024.0
 _FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
