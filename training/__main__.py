@@ -161,7 +161,7 @@ def _add_gradient(group: "argparse._ArgumentGroup") -> None:
         type=_number(0.0, 10.0),
         default=argparse.SUPPRESS,
         metavar="RATE",
-        help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch); full warms up to it, lowers it again, "
+        help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch); full warms up and cools down, "
         "and trains earlier blocks at less of it",
     )
     group.add_argument(
