@@ -17,11 +17,12 @@ from service.settings import ENGINES
 from service.version import valid_name
 from training import demo
 from training.demo import WEIGHTS_UNAVAILABLE
-from training.errors import DataError, SettingError, WeightsUnavailable
+from training.errors import DataError, SettingError, WeightsUnavailable, WorseThanChampion
 from training.settings import STRATEGIES, AuditSettings, Settings
 
 _BAD_INPUT: Final = 2
 _FAILED: Final = 1
+_WORSE: Final = 4
 _INTERRUPTED: Final = 130
 
 
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 2 when what was given is wrong; 3 when pre-trained weights cannot be had; 1 when something else is; 130 when
+        0; 2 when what was given is wrong; 3 when pre-trained weights cannot be had; 4 when the
+        published version is significantly better; 1 when something else is; 130 when
         interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(str(error), _BAD_INPUT)
     except WeightsUnavailable as error:
         return _report(str(error), WEIGHTS_UNAVAILABLE)
+    except WorseThanChampion as error:
+        return _report(str(error), _WORSE)
     except GraftError as error:
         return _report(f"the exported version was refused, nothing was published: {error}", _FAILED)
     except OSError as error:
@@ -131,8 +135,16 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_gradient(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
+    depth = group.add_mutually_exclusive_group()
+    depth.add_argument(
         "--unfreeze", type=_integer(1, 1000), default=3, metavar="K", help="blocks that partial trains, from the end"
+    )
+    depth.add_argument(
+        "--freeze",
+        type=_integer(1, 1000),
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help="blocks that partial does not train, from the start; in place of --unfreeze",
     )
     group.add_argument(
         "--epochs",
@@ -148,7 +160,18 @@ def _add_gradient(group: "argparse._ArgumentGroup") -> None:
         type=_number(0.0, 10.0),
         default=argparse.SUPPRESS,
         metavar="RATE",
-        help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch)",
+        help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch); full warms up and cools down, "
+        "and trains earlier blocks at less of it",
+    )
+    group.add_argument(
+        "--flip",
+        action="store_true",
+        help="also train on mirrored pictures (full, scratch); right for photos, wrong for documents, text and hands",
+    )
+    group.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start anew where the same command was interrupted, and not go on from there",
     )
 
 
@@ -170,6 +193,13 @@ def _add_evidence(group: "argparse._ArgumentGroup") -> None:
     )
     _add_group_regex(group)
     group.add_argument("--engine", choices=ENGINES, default="auto", help="what evaluates the export")
+    group.add_argument(
+        "--champion",
+        action="store_true",
+        help="ask the published version about the same test images, and publish nothing (exit code 4) when the new one "
+        "is significantly worse",
+    )
+    group.add_argument("--publish-anyway", action="store_true", help="with --champion: publish a worse version too")
 
 
 def _train(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
@@ -198,6 +228,8 @@ def _settings(
         backbone=options.backbone,
         weights=options.weights,
         unfreeze=getattr(options, "unfreeze", Settings.unfreeze),
+        freeze=getattr(options, "freeze", None),
+        flip=getattr(options, "flip", False),
         side_px=getattr(options, "side", None),
         resize=options.resize,
         epochs=getattr(options, "epochs", None),
@@ -211,6 +243,9 @@ def _settings(
         engine=options.engine,
         command=shlex.join(["python", "-m", "training", *arguments]),
         time_budget=getattr(options, "time_budget", Settings.time_budget),
+        fresh=getattr(options, "fresh", False),
+        champion=getattr(options, "champion", False),
+        publish_anyway=getattr(options, "publish_anyway", False),
     )
 
 

@@ -15,6 +15,13 @@ class WeightsUnavailable(Exception):
     """
 
 
+class WorseThanChampion(Exception):
+    """The new version is significantly worse than the published one, and was not published.
+
+    The message has the numbers, and says what to do about it.
+    """
+
+
 class SettingError(Exception):
     """What was asked for cannot be done: a backbone, weights, a flag's value, or a place to write to.
 

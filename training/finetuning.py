@@ -14,8 +14,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training import backbones, gradient, graph, linear, pixels
+from training import backbones, gradient, graph, learning_rates, linear, pixels
+from training.augmentation import Augmentation
 from training.backbones import Backbone
+from training.checkpoint import Checkpoint
 from training.errors import DataError, SettingError
 from training.features import BATCH
 from training.gradient import Batches, Load
@@ -43,7 +45,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
 
     Raises:
         DataError: no validation images to stop by.
-        SettingError: more blocks to unfreeze than there are, or no disk for the activations.
+        SettingError: more blocks to freeze or unfreeze than there are, or no disk for the activations.
     """
     if not task.split.validation:
         raise DataError(f"--strategy {settings.strategy} stops by validation images; there are none")
@@ -60,26 +62,47 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
         "learning_rate": f"{learning_rate:g}",
         "patience": str(_PATIENCE),
     }
-    with tempfile.TemporaryDirectory(prefix="run-", dir=settings.cache) as folder:
+    augmentation, shares = None, dict[str, float]()
+    with tempfile.TemporaryDirectory(prefix="run-", dir=settings.run_folder or settings.cache) as folder:
         if settings.strategy == "partial":
-            cut = _cut(backbone, settings.unfreeze)
-            hyperparameters |= {"unfreeze": str(settings.unfreeze), "frozen_up_to": cut.name}
+            cut = _cut(backbone, settings)
+            hyperparameters |= {"unfreeze": str(_unfrozen(backbone, cut)), "frozen_up_to": cut.name}
             load = _activations(task, backbone, cut, Path(folder), phases)
             model = _top(backbone, cut, head)
         else:
+            augmentation, shares = Augmentation(settings.flip), learning_rates.shares(backbone.network)
+            hyperparameters |= {
+                "augmentation": str(augmentation),
+                "schedule": "warm-up, cosine",
+                "rate_per_block": f"{learning_rates.DECAY:g}",
+            }
             load = _pixel_loader(task, used)
             model = _whole(backbone, head)
         in_train = np.arange(len(task.split.train))
         in_validation = np.arange(len(task.split.train), len(used))
-        validation = Batches(load, in_validation, labels, settings.batch_size)
+        weights = gradient.class_weights(labels[in_train], task.classes)
+        hyperparameters |= gradient.describe_weights(weights)
+        validation = Batches(load, in_validation, labels, task.classes, settings.batch_size)
+        training = Batches(
+            load,
+            in_train,
+            labels,
+            task.classes,
+            settings.batch_size,
+            seed=task.seed,
+            augmentation=augmentation,
+            class_weights=weights,
+        )
+        rate = learning_rate if shares == {} else learning_rates.warm_cosine(learning_rate, epochs * len(training))
         curve = gradient.fit(
             model,
-            Batches(load, in_train, labels, settings.batch_size, task.seed),
+            training,
             validation,
             phases,
             epochs=epochs,
-            learning_rate=learning_rate,
+            optimizer=lambda model: learning_rates.optimizer(model, rate, shares),
             patience=_PATIENCE,
+            checkpoint=Checkpoint(task, settings, phases.console, {"weights of the backbone": backbone.sha256}),
         )
         temperature, threshold, scores = gradient.held_out_scores(model, validation, labels[in_validation])
     head.set_weights([weight / temperature for weight in head.get_weights()])
@@ -118,16 +141,24 @@ def _hold_batch_norm(network: Any) -> None:  # noqa: ANN401 - keras is untyped
             layer.trainable = False
 
 
-def _cut(backbone: Backbone, unfreeze: int) -> Any:  # noqa: ANN401 - keras is untyped
+def _cut(backbone: Backbone, settings: Settings) -> Any:  # noqa: ANN401 - keras is untyped
     boundaries = backbones.boundaries(backbone.network)
     if not boundaries:
         raise SettingError(f"{backbone.family.name} cannot be cut between its blocks; --strategy full trains all of it")
-    if unfreeze > len(boundaries):
+    flag, blocks, otherwise = "--unfreeze", settings.unfreeze, "--strategy full trains all of it"
+    if settings.freeze is not None:
+        flag, blocks, otherwise = "--freeze", settings.freeze, "--strategy linear freezes all of it"
+    if blocks > len(boundaries):
         raise SettingError(
-            f"expected --unfreeze of 1 to {len(boundaries)} for {backbone.family.name}, got {unfreeze}; "
-            "--strategy full trains all of it"
+            f"expected {flag} of 1 to {len(boundaries)} for {backbone.family.name}, got {blocks}; {otherwise}"
         )
-    return boundaries[-unfreeze]
+    return boundaries[-blocks] if settings.freeze is None else boundaries[blocks - 1]
+
+
+def _unfrozen(backbone: Backbone, cut: Any) -> int:  # noqa: ANN401 - keras is untyped
+    """How many blocks come after a cut."""
+    boundaries = backbones.boundaries(backbone.network)
+    return len(boundaries) - [id(one) for one in boundaries].index(id(cut))
 
 
 def _top(backbone: Backbone, cut: Any, head: Any) -> Any:  # noqa: ANN401 - keras is untyped

@@ -29,6 +29,7 @@ def write(
     predictions: Sequence[Prediction],
     confusion: NDArray[Any],
     audit: str = "",
+    comparison: str | None = None,
 ) -> None:
     """Writes report/index.html and report/predictions.csv into a version directory.
 
@@ -40,9 +41,10 @@ def write(
         predictions: of the test images.
         confusion: counts [C,C], row is the label.
         audit: HTML that says what the audit found, from `audit.page.section`.
+        comparison: the sentence about the version that was published before; None where none was asked for.
     """
     (folder / REPORT).mkdir(parents=True)
-    page = _page(manifest, dataset, epochs, confusion, audit)
+    page = _page(manifest, dataset, epochs, confusion, audit=audit, comparison=comparison)
     (folder / REPORT / "index.html").write_text(page, encoding="utf-8")
     with (folder / PREDICTIONS).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -70,11 +72,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _page(manifest: Manifest, dataset: Dataset, epochs: Sequence[Epoch], confusion: NDArray[Any], audit: str) -> str:
+def _page(
+    manifest: Manifest,
+    dataset: Dataset,
+    epochs: Sequence[Epoch],
+    confusion: NDArray[Any],
+    *,
+    audit: str,
+    comparison: str | None,
+) -> str:
     title = f"{escape(manifest.name)} version {manifest.version}"
     parts = [
         f"<h1>{title}</h1>",
         _verdict(manifest),
+        f"<p>This version is {escape(comparison)}.</p>" if comparison else "",
         "<h2>By class</h2>",
         _classes(manifest.metrics.test),
         "<h2>Confusion</h2>",

@@ -19,6 +19,8 @@ class Settings:
         backbone: a name of keras.applications; unused by `scratch`.
         weights: "imagenet", "none" or a file.
         unfreeze: blocks that `partial` trains, counted from the end.
+        freeze: blocks that `partial` does not train, counted from the start; used in place of unfreeze.
+        flip: whether pictures may be mirrored in training.
         side_px: S; None for the backbone's own (64 for `scratch`).
         resize: "crop" or "squash".
         epochs: at most so many; None for the strategy's own.
@@ -32,6 +34,10 @@ class Settings:
         engine: what evaluates the export; one of service.settings.ENGINES.
         command: what was typed.
         time_budget: seconds that `auto` may spend on deciding and training.
+        champion: refuse a version that is significantly worse than the published one.
+        publish_anyway: do not refuse it, but say so.
+        fresh: do not go on from what an interrupted run has left.
+        run_folder: where gradient training keeps its checkpoints; None for nowhere. Set by training/train.py.
     """
 
     data: Path
@@ -41,6 +47,8 @@ class Settings:
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
     unfreeze: int = 3
+    freeze: int | None = None
+    flip: bool = False
     side_px: int | None = None
     resize: str = "crop"
     epochs: int | None = None
@@ -54,6 +62,10 @@ class Settings:
     engine: str = "auto"
     command: str = ""
     time_budget: float = 120.0
+    champion: bool = False
+    publish_anyway: bool = False
+    fresh: bool = False
+    run_folder: Path | None = None
 
 
 @dataclass(frozen=True)

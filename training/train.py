@@ -1,13 +1,16 @@
 """One training run, from a folder of photos to a published version directory: the story, in order.
 
 Nothing is visible to a server before the last step, one rename. A run that fails or is interrupted removes what it was
-writing; one that is killed leaves a folder that no server takes for a version, and the next run removes it.
+writing; one that is killed leaves a folder that no server takes for a version, and the next run removes it. Gradient
+training goes on where it was interrupted (training/checkpoint.py); its checkpoints go when a version is published.
 """
 
 import os
 import secrets
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -18,11 +21,15 @@ from service.version import UNFINISHED, next_number, publish, remove_unfinished,
 from training import dataset, duplicates, grouping, quiet, split
 from training.audit import findings, page, terminal
 from training.audit.findings import Audit
+from training.checkpoint import run_folder
 from training.dataset import Dataset
-from training.errors import DataError, SettingError
+from training.errors import DataError, SettingError, WorseThanChampion
 from training.progress import Phases
 from training.settings import Settings
 from training.task import Task
+
+if TYPE_CHECKING:  # imports SciPy and the engines' classifier
+    from training.champion import Comparison
 
 _SPARE_BYTES = 100 << 20
 
@@ -36,6 +43,7 @@ def run(settings: Settings, console: Console) -> Path:
     Raises:
         DataError: the data cannot be trained on.
         SettingError: what was asked for cannot be done.
+        WorseThanChampion: what is published is better.
         GraftError: the export does not answer as it should; nothing was published.
         OSError: the disk is full, or something else that the machine did.
     """
@@ -45,7 +53,8 @@ def run(settings: Settings, console: Console) -> Path:
         grouping.compile_regex(settings.group_regex)
     unfinished = _make_unfinished(settings)
     try:
-        return _run(settings, unfinished, Phases(console))
+        with run_folder(settings, console) as folder:
+            return _run(replace(settings, run_folder=folder), unfinished, Phases(console))
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -54,7 +63,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     # ---- TensorFlow, the backbone and its weights: first, so that a wrong name does not cost an index ----
     with phases.phase("loading TensorFlow"):
         quiet.import_keras()
-        from training import evaluation, export, goldens, graph, record, report, strategies  # noqa: PLC0415 - import Keras
+        from training import champion, evaluation, export, goldens, graph, record, report, strategies  # noqa: PLC0415 - import Keras
     with phases.phase("loading the backbone"):
         strategy = strategies.prepare(settings)
 
@@ -99,6 +108,21 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     labels = task.labels[list(task.split.test)]
     manifest.metrics.test.CopyFrom(evaluation.evaluate(labels, answers, task.class_names, engine))
 
+    # ---- The published version's answers to the same images ----
+    comparison = None
+    if settings.champion:
+        with phases.phase("asking the champion") as advance:
+            comparison = champion.compare(
+                settings.models,
+                settings.name,
+                predictions,
+                class_names=task.class_names,
+                data_sha256=manifest.data.sha256,
+                engine=settings.engine,
+                on_progress=advance,
+            )
+        _judge(comparison, settings, phases.console)
+
     # ---- The report, the final manifest, and one rename ----
     with phases.phase("publishing"):
         manifest.recipe.phases.extend(record.phases(phases.seconds))
@@ -111,6 +135,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
             predictions=predictions,
             confusion=matrix,
             audit=page.section(audit),
+            comparison=None if comparison is None else str(comparison),
         )
         published = _publish(unfinished, manifest, settings)
     _summarise(phases, manifest, found, published, settings)
@@ -160,6 +185,17 @@ def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[
     number = {name: at for at, name in enumerate(found.class_names)}
     labels = np.array([number[image.label] for image in found.images], np.intp)
     return Task(found.images, labels, blocks, found.class_names, sides, spec, settings.seed)
+
+
+def _judge(comparison: "Comparison | None", settings: Settings, console: Console) -> None:
+    if comparison is None:
+        console.print(f"nothing of the name {settings.name} is published yet; there is no champion")
+    elif comparison.worse and not settings.publish_anyway:
+        raise WorseThanChampion(
+            f"the new version is {comparison}; nothing was published. --publish-anyway publishes it all the same"
+        )
+    else:
+        console.print(f"champion: {comparison}")
 
 
 def _publish(unfinished: Path, manifest: Manifest, settings: Settings) -> Path:

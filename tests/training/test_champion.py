@@ -1,0 +1,111 @@
+"""The champion gate: a fair test on the same images, that only a version which is really worse does not pass."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy.stats import binom
+
+from tests.conftest import CLASSES, VersionFactory
+from tests.pictures import plain
+from training import champion, train
+from training.__main__ import main
+from training.champion import Comparison, compare
+from training.dataset import Image
+from training.errors import WorseThanChampion
+from training.evaluation import Prediction
+from training.settings import Settings
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_p_value_is_the_tail_of_a_fair_coin(lost: int, won: int):
+    """It is the binomial tail; losing no more than winning is never significant; losing one more is never less so."""
+    p = champion.p_value(lost, won)
+    assert p == pytest.approx(binom.sf(lost - 1, lost + won, 0.5) if lost + won else 1.0)
+    assert p >= 0.5 or lost > won
+    assert champion.p_value(lost + 1, won) <= p + 1e-12
+
+
+def _predictions(folder: Path, right: int, wrong: int, label: str = "red") -> list[Prediction]:
+    file = folder / f"{label}.png"
+    file.write_bytes(plain(label))
+    image = Image(file, label, None, hashlib.sha256(plain(label)).hexdigest(), 0, b"")
+    return [Prediction(image, label, 1.0, "")] * right + [Prediction(image, "other", 1.0, "")] * wrong
+
+
+def _compare(models: Path, predictions: list[Prediction], names: tuple[str, ...] = CLASSES) -> Comparison | None:
+    return compare(
+        models, "pets", predictions, class_names=names, data_sha256="new", engine="openvino/f32",
+        on_progress=lambda _done, _all: None,
+    )  # fmt: skip
+
+
+def test_the_highest_version_answers_the_same_images(version_factory: VersionFactory, tmp_path: Path):
+    """Five images that only the champion knows are significant, four are not; the data that differs is mentioned."""
+    version_factory(tmp_path, number=1, class_names=("green", "red", "blue", "grey"))  # wrong about everything red
+    version_factory(tmp_path, number=3)
+    worse, hardly = (_compare(tmp_path, _predictions(tmp_path, 2, wrong)) for wrong in (5, 4))
+    assert worse == Comparison(3, 7, 2, 7, 0, 5, pytest.approx(1 / 32), worse.note)
+    assert worse.worse
+    assert not hardly.worse
+    assert "may know some of these test images" in worse.note
+    assert "significantly worse than version 3: 2 of 7 test images right against 7" in str(worse)
+
+
+def test_classes_that_only_one_knows_are_left_out(version_factory: VersionFactory, tmp_path: Path):
+    """Their images are not compared, and the sentence says on how many classes it was."""
+    version_factory(tmp_path)
+    unshared = Image(tmp_path / "absent", "purple", None, "", 0, b"")
+    asked = [*_predictions(tmp_path, 3, 0), Prediction(unshared, "red", 1.0, "")]
+    found = _compare(tmp_path, asked, ("purple", "red", "green"))
+    assert (found.images, found.right_champion) == (3, 3)
+    assert "on the 2 classes that both know" in found.note
+
+
+def test_incomparable_versions_stop_nothing(version_factory: VersionFactory, tmp_path: Path):
+    """Nothing published, one shared class, no test images, a broken champion: not worse, and it is said why."""
+    assert _compare(tmp_path, _predictions(tmp_path, 0, 9)) is None
+    version_factory(tmp_path)
+    few = _compare(tmp_path, _predictions(tmp_path, 0, 9), ("red", "cat", "dog"))
+    none = _compare(tmp_path, [])
+    version_factory(tmp_path, number=2, wrong_scores=True)
+    broken = _compare(tmp_path, _predictions(tmp_path, 0, 9))
+    for found, why in ((few, "shares 1 of our 3"), (none, "no test images"), (broken, "does not answer")):
+        assert not found.worse
+        assert why in str(found)
+    assert broken.champion == 2
+
+
+def test_a_worse_version_is_refused_unless_told():
+    """The error has the numbers and the way out; with --publish-anyway they are only said."""
+    worse = Comparison(3, 100, 80, 95, 1, 16, champion.p_value(16, 1))
+    said = io.StringIO()
+    settings = Settings(data=Path(), models=Path(), name="x", champion=True)
+    with pytest.raises(WorseThanChampion, match=r"80 of 100 .* 95; 16 only by version 3.*--publish-anyway"):
+        train._judge(worse, settings, Console(file=said))
+    anyway = Settings(data=Path(), models=Path(), name="x", champion=True, publish_anyway=True)
+    train._judge(worse, anyway, Console(file=said, soft_wrap=True))
+    assert "significantly worse than version 3" in said.getvalue()
+
+
+def test_exit_code_4_and_nothing_published(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """`train --champion` against a better version: one line, 4, no directory; told to, it publishes and reports it."""
+    arguments = [
+        "train", str(photos), "--models", str(tmp_path), "--name", "tints", "--cache", str(tmp_path / "cache"),
+        "--backbone", "mobilenet:0.25", "--weights", "none", "--side", "32", "--champion", "--engine", "openvino/f32",
+    ]  # fmt: skip
+    monkeypatch.setattr(champion, "compare", lambda *_, **__: Comparison(3, 100, 80, 95, 1, 16, 1e-4))
+    assert main(arguments) == 4
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "nothing was published" in said
+    assert not list((tmp_path / "tints").iterdir())
+    assert main([*arguments, "--publish-anyway"]) == 0
+    page = (tmp_path / "tints" / "1" / "assets.extra" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "significantly worse than version 3: 80 of 100 test images" in page

@@ -1,0 +1,134 @@
+"""The new version against the published one, on the same test images: is it significantly worse?
+
+Both answer through the service's own classifier, and only images on which one is right and the other wrong tell them
+apart (McNemar 1947, exact). What follows from the answer is training/train.py.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from scipy.stats import binomtest
+
+from service.errors import GraftError
+from service.version import list_versions, read_version
+from training import evaluation
+from training.evaluation import Prediction
+
+SIGNIFICANT: Final = 0.05
+_FEWEST_CLASSES: Final = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The new version and the champion on the same images.
+
+    Attributes:
+        champion: the published version's number.
+        images: that were compared.
+        right_new: of them, how many the new version answers rightly.
+        right_champion: the same of the champion.
+        only_new: the new version is right, the champion wrong.
+        only_champion: the other way round.
+        p_value: the chance of losing at least `only_champion` of the images that tell them apart, were both as good.
+        note: what a reader should know about it.
+        incomparable: why nothing was compared; empty where something was.
+    """
+
+    champion: int
+    images: int = 0
+    right_new: int = 0
+    right_champion: int = 0
+    only_new: int = 0
+    only_champion: int = 0
+    p_value: float = 1.0
+    note: str = ""
+    incomparable: str = ""
+
+    @property
+    def worse(self) -> bool:
+        """Whether the new version is significantly worse."""
+        return self.p_value < SIGNIFICANT
+
+    def __str__(self) -> str:
+        """One sentence with the numbers."""
+        if self.incomparable:
+            return f"version {self.champion} could not be compared with: {self.incomparable}"
+        verdict = "significantly worse" if self.worse else "not significantly worse"
+        return (
+            f"{verdict} than version {self.champion}: {self.right_new} of {self.images} test images right against "
+            f"{self.right_champion}; {self.only_champion} only by version {self.champion}, {self.only_new} only by the "
+            f"new one (one-sided exact McNemar test, p = {self.p_value:.3g}){self.note and '; ' + self.note}"
+        )
+
+
+def compare(
+    models: Path,
+    name: str,
+    predictions: Sequence[Prediction],
+    *,
+    class_names: Sequence[str],
+    data_sha256: str,
+    engine: str,
+    on_progress: Callable[[int, int], None],
+) -> Comparison | None:
+    """Asks the highest published version of this name about the images that the new one has just answered.
+
+    Classes that only one of the two knows are left out, with their images: on them there is nothing to compare. A
+    published version that does not load, or shares fewer than two classes, is incomparable and stops nothing.
+
+    Args:
+        models: the models directory.
+        name: the model's name.
+        predictions: the new version's, of the test images.
+        class_names: the new version's.
+        data_sha256: fingerprint of the data that the new version was trained on.
+        engine: one of service.settings.ENGINES.
+        on_progress: called with (images done, images in all).
+
+    Returns:
+        None where nothing is published.
+    """
+    numbers = list_versions(models).get(name)
+    if not numbers:
+        return None
+    number = numbers[-1]
+    try:
+        manifest = read_version(models / name / str(number)).manifest
+        shared = set(class_names) & set(manifest.class_names)
+        asked = [one for one in predictions if one.image.label in shared]
+        if len(shared) < _FEWEST_CLASSES:
+            return Comparison(number, incomparable=f"it shares {len(shared)} of our {len(class_names)} classes")
+        if not asked:
+            return Comparison(number, incomparable="there are no test images of classes that both know")
+        images = [one.image for one in asked]
+        answered, _ = evaluation.predict(models / name / str(number), engine, images, on_progress)
+    except GraftError as error:
+        return Comparison(number, incomparable=f"it does not answer: {error}")
+    notes = []
+    if len(shared) < max(len(class_names), len(manifest.class_names)):
+        notes.append(f"on the {len(shared)} classes that both know")
+    if manifest.data.sha256 != data_sha256:
+        notes.append(
+            f"version {number} was trained on other data and may know some of these test images, which flatters it"
+        )
+    new = [one.predicted == one.image.label for one in asked]
+    old = [one.predicted == one.image.label for one in answered]
+    only_new = sum(ours and not theirs for ours, theirs in zip(new, old, strict=True))
+    only_champion = sum(theirs and not ours for ours, theirs in zip(new, old, strict=True))
+    return Comparison(
+        number,
+        len(asked),
+        sum(new),
+        sum(old),
+        only_new,
+        only_champion,
+        p_value(only_champion, only_new),
+        "; ".join(notes),
+    )
+
+
+def p_value(lost: int, won: int) -> float:
+    """One-sided exact McNemar test: the chance to lose `lost` or more of `lost + won` by tossing a coin."""
+    return float(binomtest(lost, lost + won, 0.5, alternative="greater").pvalue) if lost + won else 1.0
