@@ -1,7 +1,6 @@
 """The command line: `python -m training COMMAND`."""
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -13,9 +12,8 @@ from typing import Final
 from rich.console import Console
 
 from service.errors import GraftError
-from service.settings import ENGINES
 from service.version import valid_name
-from training import demo
+from training import demo, flags
 from training.demo import WEIGHTS_UNAVAILABLE
 from training.errors import DataError, SettingError, WeightsUnavailable, WorseThanChampion
 from training.settings import STRATEGIES, AuditSettings, Settings
@@ -81,125 +79,27 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     train.set_defaults(run=_train)
-    _add_data(train)
+    flags.add_data(train)
     where = train.add_argument_group("where")
     where.add_argument("--models", type=Path, default=Path("models"), help="models directory")
     where.add_argument("--name", default=argparse.SUPPRESS, help="name of the model (default: DATA's own name)")
-    _add_cache(where)
+    flags.add_cache(where)
     network = train.add_argument_group("network")
-    _add_strategy(network)
-    _add_budget(network)
-    _add_network(network)
-    _add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
-    _add_evidence(train.add_argument_group("evidence"))
-
-
-def _add_strategy(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        default="auto",
-        help="auto: measures what the data are like, tries what is worth it within --time-budget, and says why the "
-        "winner won. linear: logistic regression on the frozen backbone's features. svm: a linear support vector "
-        "machine on an earlier layer. multilayer: logistic regression on several depths together. partial: then the "
-        "last blocks, at a low learning rate. full: then the whole network. scratch: a basic network without "
-        "pre-training, for comparison",
-    )
-
-
-def _add_budget(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--time-budget",
-        type=_number(1.0, 1e7),
-        default=120.0,
-        metavar="SECONDS",
-        help="that auto may spend on deciding and training, from the features on; a linear head is always fitted",
-    )
-
-
-def _add_network(group: "argparse._ArgumentGroup") -> None:
-    _add_backbone(group)
-    group.add_argument(
-        "--side",
-        type=_integer(8, 4096),
-        default=argparse.SUPPRESS,
-        metavar="PX",
-        help="side of the square input in pixels (default: the backbone's own; 64 for scratch)",
-    )
-    group.add_argument(
-        "--resize",
-        choices=("crop", "squash"),
-        default="crop",  # by evidence: docs/decisions.md
-        help="crop: the middle square, in proportion. squash: the whole picture, out of proportion",
-    )
-
-
-def _add_gradient(group: "argparse._ArgumentGroup") -> None:
-    depth = group.add_mutually_exclusive_group()
-    depth.add_argument(
-        "--unfreeze", type=_integer(1, 1000), default=3, metavar="K", help="blocks that partial trains, from the end"
-    )
-    depth.add_argument(
-        "--freeze",
-        type=_integer(1, 1000),
-        default=argparse.SUPPRESS,
-        metavar="K",
-        help="blocks that partial does not train, from the start; in place of --unfreeze",
-    )
-    group.add_argument(
-        "--epochs",
-        type=_integer(1, 100_000),
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="most epochs; training stops earlier when validation no longer improves "
-        "(default: 20 for partial, 10 for full, 30 for scratch)",
-    )
-    group.add_argument("--batch-size", type=_integer(1, 4096), default=32, metavar="N", help="images per gradient step")
-    group.add_argument(
-        "--learning-rate",
-        type=_number(0.0, 10.0),
-        default=argparse.SUPPRESS,
-        metavar="RATE",
-        help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch); full warms up and cools down, "
-        "and trains earlier blocks at less of it",
-    )
-    group.add_argument(
-        "--flip",
-        action="store_true",
-        help="also train on mirrored pictures (full, scratch); right for photos, wrong for documents, text and hands",
-    )
-    group.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start anew where the same command was interrupted, and not go on from there",
-    )
-
-
-def _add_evidence(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--seed", type=_integer(0, 2**31 - 1), default=0, help="of the split and everything random")
-    group.add_argument(
-        "--test-fraction",
-        type=_number(0.0, 0.9),
-        default=0.15,
-        metavar="SHARE",
-        help="of the images, to test on; used where DATA gives no test images",
-    )
-    group.add_argument(
-        "--validation-fraction",
-        type=_number(0.0, 0.9),
-        default=0.15,
-        metavar="SHARE",
-        help="of the images, to validate on; used where DATA gives no validation images",
-    )
-    _add_group_regex(group)
-    group.add_argument("--engine", choices=ENGINES, default="auto", help="what evaluates the export")
-    group.add_argument(
+    flags.add_strategy(network)
+    flags.add_budget(network)
+    flags.add_network(network)
+    flags.add_gradient(train.add_argument_group("gradient training (partial, full, scratch)"))
+    flags.add_evidence(train.add_argument_group("evidence"))
+    publishing = train.add_argument_group("publishing")
+    publishing.add_argument(
         "--champion",
         action="store_true",
         help="ask the published version about the same test images, and publish nothing (exit code 4) when the new one "
         "is significantly worse",
     )
-    group.add_argument("--publish-anyway", action="store_true", help="with --champion: publish a worse version too")
+    publishing.add_argument(
+        "--publish-anyway", action="store_true", help="with --champion: publish a worse version too"
+    )
 
 
 def _train(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
@@ -269,12 +169,12 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     where = compare.add_argument_group("where")
     where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
-    _add_cache(where)
+    flags.add_cache(where)
     network = compare.add_argument_group("network")
-    _add_budget(network)
-    _add_network(network)
-    _add_gradient(compare.add_argument_group("gradient training (partial, full, scratch)"))
-    _add_evidence(compare.add_argument_group("evidence"))
+    flags.add_budget(network)
+    flags.add_network(network)
+    flags.add_gradient(compare.add_argument_group("gradient training (partial, full, scratch)"))
+    flags.add_evidence(compare.add_argument_group("evidence"))
 
 
 def _compare(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
@@ -301,9 +201,9 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     sweep.add_argument("data", type=Path, metavar="DATA", help="as for train")
     where = sweep.add_argument_group("where")
     where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
-    _add_cache(where)
-    _add_network(sweep.add_argument_group("network"))
-    _add_evidence(sweep.add_argument_group("evidence"))
+    flags.add_cache(where)
+    flags.add_network(sweep.add_argument_group("network"))
+    flags.add_evidence(sweep.add_argument_group("evidence"))
 
 
 def _sweep(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
@@ -327,7 +227,7 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     audit.set_defaults(run=_audit)
-    _add_data(audit)
+    flags.add_data(audit)
     where = audit.add_argument_group("where")
     where.add_argument(
         "--html", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="write a page with thumbnails here"
@@ -335,7 +235,7 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     where.add_argument(
         "--json", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="list every finding here, in full"
     )
-    _add_cache(where)
+    flags.add_cache(where)
     labels = audit.add_argument_group("label check")
     labels.add_argument(
         "--no-label-check",
@@ -343,59 +243,14 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="do not look for wrong labels, which is what takes time: a pass of every image through the backbone, "
         "kept in the cache",
     )
-    _add_backbone(labels)
+    flags.add_backbone(labels)
     labels.add_argument(
         "--seed",
-        type=_integer(0, 2**31 - 1),
+        type=flags.WholeNumber(0, 2**31 - 1),
         default=0,
         help="of the folds, each judged by a head fitted on the others",
     )
-    _add_group_regex(labels)
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "data",
-        type=Path,
-        metavar="DATA",
-        help="a folder of class folders; or train/val[/test] folders of class folders; or a .csv with "
-        "path,label[,split]; or a .zip of the first",
-    )
-
-
-def _add_cache(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--cache",
-        type=Path,
-        default=_default_cache(),
-        help="folder for features that were computed and archives that were unpacked; may be deleted at any time; "
-        "environment: GRAFT_CACHE",
-    )
-
-
-def _add_backbone(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--backbone",
-        default="MobileNetV2",
-        help="any network of keras.applications, such as VGG16, ResNet50 or EfficientNetB0; NAME:ALPHA for a width "
-        "multiplier, such as MobileNet:0.5",
-    )
-    group.add_argument(
-        "--weights",
-        default="imagenet",
-        help="imagenet (downloaded by Keras into KERAS_HOME, or found there), none (random), or a weights file "
-        "without top in Keras' format",
-    )
-
-
-def _add_group_regex(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--group-regex",
-        default=argparse.SUPPRESS,
-        metavar="REGEX",
-        help="images whose paths, relative to DATA, match with the same captured text belong together (a patient, a "
-        "scanner, a document) and are never parted: '(patient[0-9]+)'",
-    )
+    flags.add_group_regex(labels)
 
 
 def _audit(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
@@ -426,8 +281,12 @@ def _add_documents(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     documents.set_defaults(run=_documents)
     documents.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    documents.add_argument("--per-class", type=_integer(1, 1_000_000), default=60, metavar="N", help="pages per class")
-    documents.add_argument("--seed", type=_integer(0, 2**31 - 1), default=0, help="another seed makes other pages")
+    documents.add_argument(
+        "--per-class", type=flags.WholeNumber(1, 1_000_000), default=60, metavar="N", help="pages per class"
+    )
+    documents.add_argument(
+        "--seed", type=flags.WholeNumber(0, 2**31 - 1), default=0, help="another seed makes other pages"
+    )
 
 
 def _documents(options: argparse.Namespace, _arguments: Sequence[str], console: Console) -> int:
@@ -449,45 +308,16 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     demo.set_defaults(run=_demo)
     demo.add_argument("--folder", type=Path, default=Path("var/demo"), help="where everything goes; made anew")
-    demo.add_argument("--http-port", type=_integer(0, 65535), default=8501, metavar="N", help="0 takes a free one")
-    demo.add_argument("--grpc-port", type=_integer(0, 65535), default=8500, metavar="N", help="0 takes a free one")
+    demo.add_argument(
+        "--http-port", type=flags.WholeNumber(0, 65535), default=8501, metavar="N", help="0 takes a free one"
+    )
+    demo.add_argument(
+        "--grpc-port", type=flags.WholeNumber(0, 65535), default=8500, metavar="N", help="0 takes a free one"
+    )
 
 
 def _demo(options: argparse.Namespace, _arguments: Sequence[str], console: Console) -> int:
     return demo.run(options.folder, options.http_port, options.grpc_port, console)
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("GRAFT_CACHE") or Path.home() / ".cache" / "graft")
-
-
-class _integer:  # noqa: N801 - argparse shows the name
-    """An argparse type: a whole number between two bounds, both included."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self._low, self._high = low, high
-
-    def __call__(self, text: str) -> int:
-        value = int(text) if text.lstrip("-").isdigit() else self._low - 1
-        if not self._low <= value <= self._high:
-            raise argparse.ArgumentTypeError(f"expected a whole number of {self._low} to {self._high}, got {text!r}")
-        return value
-
-
-class _number:  # noqa: N801 - argparse shows the name
-    """An argparse type: a number between two bounds, both included."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
-
-    def __call__(self, text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not self._low <= value <= self._high:
-            raise argparse.ArgumentTypeError(f"expected a number of {self._low:g} to {self._high:g}, got {text!r}")
-        return value
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
