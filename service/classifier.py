@@ -168,7 +168,11 @@ class Classifier:
             raise InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {len(request.images)}")
         if not 1 <= request.top_k <= MAX_TOP_K:
             raise InvalidRequest(f"expected top_k to be 1 to {MAX_TOP_K}, got {request.top_k}")
-        model, version = self.routes.resolve(request.model, request.version)
+        try:
+            model, version = self.routes.resolve(request.model, request.version)
+        except GraftError:
+            self._read_routes()  # what we know may be a moment old; look before saying no
+            model, version = self.routes.resolve(request.model, request.version)
         if self.in_flight + len(request.images) > self._max_queue:
             raise Overloaded(
                 f"expected at most {self._max_queue} images in flight, there are {self.in_flight} and "
@@ -294,6 +298,10 @@ class Classifier:
 
     def _follow_routes(self) -> None:
         self._poll = self._reactor.call_later(_ROUTES_POLL_S, self._follow_routes)
+        self._read_routes()
+        self._connect()
+
+    def _read_routes(self) -> None:
         try:
             status = self._routes_path.stat()
         except FileNotFoundError:
@@ -302,7 +310,6 @@ class Classifier:
         if stamp != self._routes_stamp:
             self.routes = read_routes(self._routes_path)
             self._routes_stamp = stamp
-        self._connect()
 
     def _connect(self) -> None:
         listed = {

@@ -161,6 +161,7 @@ class Supervisor:
 
     def _start_front(self, name: str) -> subprocess.Popen[bytes]:
         run_dir = self._settings.run_dir
+        (run_dir / f"{name}{LISTENING}").unlink(missing_ok=True)
         command = [sys.executable, "-m", f"service.{name}.server", str(run_dir / "settings.json")]
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(run_dir / "metrics")}
         # a session of its own: Ctrl-C is for the supervisor, which then drains the fronts

@@ -136,14 +136,15 @@ def test_every_test_image_is_answered_as_recorded_over_grpc(trained: Trained, se
 
 
 def test_the_comparison_fails_when_one_side_resamples_differently(trained: Trained, serving: Service):
-    """The twin: with another filter on the trainer's side, the same comparison fails at the first image."""
+    """The twin: with another filter on the trainer's side, the same comparison fails."""
     spec = read_version(trained.version).spec
     other = ImageSpec(spec.side_px, spec.resize, "lanczos")
     changed = [
         Recorded(one.data, one.label, one.score, sha256(decode(one.data, other).tobytes()).hexdigest())
         for one in trained.recorded
     ]
-    assert all(before != after for before, after in zip(trained.recorded, changed, strict=True))
+    differ = [before != after for before, after in zip(trained.recorded, changed, strict=True)]
+    assert sum(differ) > 0.9 * len(differ)  # a picture that has the model's size already is not resampled
     with pytest.raises(AssertionError):
         compare(changed, over_http(serving))
 

@@ -18,7 +18,7 @@ from service.classifier import MAX_TOP_K, Answer, Classifier, Request
 from service.http.body import Upload, read_uploads
 from service.metrics import CONTENT_TYPE, IN_FLIGHT, REQUESTS, expose, observe_answer
 from service.readiness import Readiness, describe
-from service.settings import Settings
+from service.settings import LISTENING, Settings
 
 STATUS: Final[dict[type[errors.GraftError], HTTPStatus]] = {
     errors.EmptyImage: HTTPStatus.BAD_REQUEST,
@@ -72,8 +72,10 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     @app.get("/readyz")
     def readyz() -> Response:
         routes = classifier.routes
-        response = jsonify(ready=readiness.ready, draining=routes.draining, models=describe(routes))
-        response.status_code = HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        # ready is the service, not this front alone: clients of gRPC must find somebody, too
+        ready = readiness.ready and (settings.run_dir / f"grpc{LISTENING}").exists()
+        response = jsonify(ready=ready, draining=routes.draining, models=describe(routes))
+        response.status_code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return response
 
     @app.get("/metrics")
