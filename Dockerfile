@@ -8,20 +8,20 @@ ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS environment-cpu
 COPY locks/cpu.lock /tmp/cpu.lock
-RUN python -m venv /opt/graft \
- && /opt/graft/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/cpu.lock
+RUN python -m venv /srv/venv \
+ && /srv/venv/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/cpu.lock
 
 FROM ${PYTHON} AS environment-gpu
 COPY locks/gpu.lock /tmp/gpu.lock
-RUN python -m venv /opt/graft \
- && /opt/graft/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/gpu.lock
+RUN python -m venv /srv/venv \
+ && /srv/venv/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/gpu.lock
 
 FROM ${PYTHON} AS base
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin graft
 WORKDIR /srv/graft
 COPY protos/ protos/
 COPY service/ service/
-ENV PATH=/opt/graft/bin:$PATH \
+ENV PATH=/srv/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     GRAFT_HOST=0.0.0.0 \
@@ -34,8 +34,8 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
 ENTRYPOINT ["python", "-m", "service"]
 
 FROM base AS gpu
-COPY --from=environment-gpu /opt/graft /opt/graft
+COPY --from=environment-gpu /srv/venv /srv/venv
 
 # Last, so that it is what a plain `docker build` makes.
 FROM base AS cpu
-COPY --from=environment-cpu /opt/graft /opt/graft
+COPY --from=environment-cpu /srv/venv /srv/venv

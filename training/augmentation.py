@@ -1,7 +1,7 @@
 """Small random changes of pictures that pixels are trained on, none of which changes what a picture shows.
 
 Each is decided by (seed, epoch, image) alone: the same in whatever thread, on whatever device, and in a run that was
-interrupted. On the host, as XLA has no kernel for TensorFlow's own image warps.
+interrupted.
 """
 
 from dataclasses import dataclass
