@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.loaded import LoadedVersion
+from service.manifest import MANIFEST
 from service.routes import ModelRoute, Routes
 from service.settings import Settings
-from service.version import MANIFEST, list_versions
+from service.version import list_versions
 
 _log = logging.getLogger("graft.supervisor")
 

@@ -18,10 +18,9 @@ from google.protobuf import json_format
 from protos.manifest_pb2 import Goldens, Manifest
 from service.errors import BrokenVersion
 from service.image import ImageSpec
+from service.manifest import EXTRA, MANIFEST, parse, read_manifest
 
 SCHEMA_VERSION: Final = 1
-EXTRA: Final = "assets.extra"
-MANIFEST: Final = f"{EXTRA}/manifest.json"
 GOLDENS: Final = f"{EXTRA}/goldens"
 REPORT: Final = f"{EXTRA}/report"
 WARMUP: Final = f"{EXTRA}/tf_serving_warmup_requests"
@@ -62,7 +61,7 @@ class Version:
             BrokenVersion: there are none, or they cannot be read.
         """
         goldens = Goldens()
-        _parse(self.path / GOLDENS / "goldens.json", goldens, "goldens")
+        parse(self.path / GOLDENS / "goldens.json", goldens, "goldens")
         if not goldens.goldens:
             raise BrokenVersion("expected golden images, found none")
         return goldens
@@ -94,8 +93,7 @@ def read_version(path: Path) -> Version:
     Raises:
         BrokenVersion: no manifest, an unreadable one, or one that this Graft does not understand.
     """
-    manifest = Manifest()
-    _parse(path / MANIFEST, manifest, "manifest")
+    manifest = read_manifest(path)
     if not 1 <= manifest.schema_version <= SCHEMA_VERSION:
         raise BrokenVersion(f"expected manifest schema 1-{SCHEMA_VERSION}, found {manifest.schema_version}")
     if len(manifest.class_names) < 2:
@@ -205,14 +203,3 @@ def _folders(path: Path) -> Iterator[Path]:
         yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return
-
-
-def _parse(path: Path, message: Manifest | Goldens, what: str) -> None:
-    try:
-        json_format.Parse(path.read_text(encoding="utf-8"), message, ignore_unknown_fields=True)
-    except FileNotFoundError as error:
-        raise BrokenVersion(f"expected a {what} at {path.name}, found no file") from error
-    except OSError as error:  # whose text holds the path
-        raise BrokenVersion(f"the {what} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json_format.ParseError) as error:
-        raise BrokenVersion(f"the {what} cannot be read: {error}") from error

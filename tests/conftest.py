@@ -15,7 +15,8 @@ from google.protobuf import json_format
 from protos.classifier_pb2_grpc import ImageClassifierStub
 from protos.manifest_pb2 import Goldens, Manifest
 from service.image import DECODE_VERSION
-from service.version import GOLDENS, MANIFEST, SCHEMA_VERSION, UNFINISHED, publish, write_manifest
+from service.manifest import MANIFEST
+from service.version import GOLDENS, SCHEMA_VERSION, UNFINISHED, publish, write_manifest
 from tests.running import Service, start
 
 _ROOT = Path(__file__).resolve().parent.parent

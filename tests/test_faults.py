@@ -20,7 +20,8 @@ from google.protobuf import json_format
 from protos.classifier_pb2 import ClassifyRequest, Image
 from protos.classifier_pb2_grpc import ImageClassifierStub
 from protos.manifest_pb2 import Manifest
-from service.version import MANIFEST, publish, write_manifest
+from service.manifest import MANIFEST
+from service.version import publish, write_manifest
 from tests.conftest import CLASSES, VersionFactory
 from tests.pictures import plain
 from tests.running import Service, eventually

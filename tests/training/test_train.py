@@ -14,8 +14,9 @@ from PIL import Image as Pillow
 
 from service.errors import BrokenVersion
 from service.image import decode
+from service.manifest import MANIFEST
 from service.offline import OfflineClassifier
-from service.version import MANIFEST, list_versions, read_version, verify_files
+from service.version import list_versions, read_version, verify_files
 from training import evaluation, train
 from training.__main__ import main
 from training.report import PREDICTIONS
