@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/classifier.proto\x12\x08graft.v1\"x\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x1f\n\x06images\x18\x04 \x03(\x0b\x32\x0f.graft.v1.Image\x12\x15\n\rpixels_sha256\x18\x05 \x01(\x08\"\'\n\x05Image\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\"U\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12!\n\x07results\x18\x03 \x03(\x0b\x32\x10.graft.v1.Result\"\xc8\x01\n\x06Result\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\x12!\n\x03top\x18\x05 \x03(\x0b\x32\x14.graft.v1.LabelScore\x12#\n\ttiming_ms\x18\x06 \x01(\x0b\x32\x10.graft.v1.Timing\x12\x15\n\rpixels_sha256\x18\x07 \x01(\t\x12\x1e\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x0f.graft.v1.Error\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"N\n\x06Timing\x12\r\n\x05queue\x18\x01 \x01(\x02\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x02\x12\x11\n\tinference\x18\x03 \x01(\x02\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\"%\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t2T\n\x0fImageClassifier\x12\x41\n\x08\x43lassify\x12\x19.graft.v1.ClassifyRequest\x1a\x1a.graft.v1.ClassifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/classifier.proto\x12\x08graft.v1\"\x87\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x1f\n\x06images\x18\x04 \x03(\x0b\x32\x0f.graft.v1.Image\x12\x15\n\rpixels_sha256\x18\x05 \x01(\x08\x12\r\n\x05label\x18\x06 \x01(\t\"\'\n\x05Image\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\"U\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12!\n\x07results\x18\x03 \x03(\x0b\x32\x10.graft.v1.Result\"\xc8\x01\n\x06Result\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\x12!\n\x03top\x18\x05 \x03(\x0b\x32\x14.graft.v1.LabelScore\x12#\n\ttiming_ms\x18\x06 \x01(\x0b\x32\x10.graft.v1.Timing\x12\x15\n\rpixels_sha256\x18\x07 \x01(\t\x12\x1e\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x0f.graft.v1.Error\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"N\n\x06Timing\x12\r\n\x05queue\x18\x01 \x01(\x02\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x02\x12\x11\n\tinference\x18\x03 \x01(\x02\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\"%\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t2T\n\x0fImageClassifier\x12\x41\n\x08\x43lassify\x12\x19.graft.v1.ClassifyRequest\x1a\x1a.graft.v1.ClassifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFYREQUEST']._serialized_start=37
-  _globals['_CLASSIFYREQUEST']._serialized_end=157
-  _globals['_IMAGE']._serialized_start=159
-  _globals['_IMAGE']._serialized_end=198
-  _globals['_CLASSIFYRESPONSE']._serialized_start=200
-  _globals['_CLASSIFYRESPONSE']._serialized_end=285
-  _globals['_RESULT']._serialized_start=288
-  _globals['_RESULT']._serialized_end=488
-  _globals['_LABELSCORE']._serialized_start=490
-  _globals['_LABELSCORE']._serialized_end=532
-  _globals['_TIMING']._serialized_start=534
-  _globals['_TIMING']._serialized_end=612
-  _globals['_ERROR']._serialized_start=614
-  _globals['_ERROR']._serialized_end=651
-  _globals['_IMAGECLASSIFIER']._serialized_start=653
-  _globals['_IMAGECLASSIFIER']._serialized_end=737
+  _globals['_CLASSIFYREQUEST']._serialized_start=38
+  _globals['_CLASSIFYREQUEST']._serialized_end=173
+  _globals['_IMAGE']._serialized_start=175
+  _globals['_IMAGE']._serialized_end=214
+  _globals['_CLASSIFYRESPONSE']._serialized_start=216
+  _globals['_CLASSIFYRESPONSE']._serialized_end=301
+  _globals['_RESULT']._serialized_start=304
+  _globals['_RESULT']._serialized_end=504
+  _globals['_LABELSCORE']._serialized_start=506
+  _globals['_LABELSCORE']._serialized_end=548
+  _globals['_TIMING']._serialized_start=550
+  _globals['_TIMING']._serialized_end=628
+  _globals['_ERROR']._serialized_start=630
+  _globals['_ERROR']._serialized_end=667
+  _globals['_IMAGECLASSIFIER']._serialized_start=669
+  _globals['_IMAGECLASSIFIER']._serialized_end=753
 # @@protoc_insertion_point(module_scope)

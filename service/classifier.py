@@ -52,10 +52,12 @@ class Request:
     Attributes:
         images: whole image files, or why there is none in the request.
         model: name; empty for the only one.
-        version: number; 0 for the live one.
+        version: number; 0 for none in particular.
         top_k: labels per image, 1 to MAX_TOP_K.
         pixels_sha256: also return the digest of the pixels.
         timeout_s: seconds until the answer is of no more use.
+        label: of the version; empty for none in particular.
+        request_id: as the client calls the request; the same one is always answered by the canary or never.
     """
 
     images: Sequence[bytes | ImageError]
@@ -64,6 +66,8 @@ class Request:
     top_k: int = 5
     pixels_sha256: bool = False
     timeout_s: float = math.inf
+    label: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +173,10 @@ class Classifier:
         if not 1 <= request.top_k <= MAX_TOP_K:
             raise InvalidRequest(f"expected top_k to be 1 to {MAX_TOP_K}, got {request.top_k}")
         try:
-            model, version = self.routes.resolve(request.model, request.version)
+            model, version = self._resolve(request, request.model)
         except GraftError:
             self._read_routes()  # what we know may be a moment old; look before saying no
-            model, version = self.routes.resolve(request.model, request.version)
+            model, version = self._resolve(request, request.model)
         if self.in_flight + len(request.images) > self._max_queue:
             raise Overloaded(
                 f"expected at most {self._max_queue} images in flight, there are {self.in_flight} and "
@@ -301,6 +305,9 @@ class Classifier:
         self._read_routes()
         self._connect()
 
+    def _resolve(self, request: Request, model: str) -> tuple[str, int]:
+        return self.routes.resolve(model, request.version, request.label, request.request_id)
+
     def _read_routes(self) -> None:
         try:
             status = self._routes_path.stat()
@@ -339,7 +346,7 @@ class Classifier:
             model, version = self.routes.resolve(call.model, call.request.version or call.version)
         except GraftError:
             try:
-                model, version = self.routes.resolve(call.model, call.request.version)
+                model, version = self._resolve(call.request, call.model)
             except GraftError as error:
                 self._finish(job, _failure(error))
                 return

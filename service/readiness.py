@@ -11,7 +11,7 @@ from typing import Any, Final
 from service.classifier import Answer, Classifier, Request
 from service.errors import GraftError, Overloaded
 from service.reactor import Reactor
-from service.routes import Routes
+from service.routes import STABLE, Routes
 
 PROBE_IMAGE: Final = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR42mNsaGhgIAUwMZAIRjWMahg6GgDJTAGg54KQ4AAAAABJRU5ErkJggg=="
@@ -63,7 +63,7 @@ class Readiness:
 
         waiting = dict.fromkeys(live)
         for name in live:
-            request = Request([PROBE_IMAGE], name, top_k=1, timeout_s=_PROBE_TIMEOUT_S)
+            request = Request([PROBE_IMAGE], name, top_k=1, timeout_s=_PROBE_TIMEOUT_S, label=STABLE)
             try:
                 self._classifier.submit(request, lambda answer, name=name: heard(name, answer))  # type: ignore[misc]
             except Overloaded:  # busy is not broken
@@ -92,8 +92,11 @@ class Readiness:
 def describe(routes: Routes) -> dict[str, Any]:
     """The models for people: which version is live, and what every other one is doing or why it is not served."""
     return {
-        name: {
-            "live": model.live,
+        name: {"live": model.live}
+        | ({"labels": dict(model.labels)} if model.labels else {})
+        | ({"canary_share": model.canary_share} if model.canary_share else {})
+        | ({"error": model.error} if model.error else {})
+        | {
             "versions": {
                 str(number): {"state": one.state}
                 | ({"engine": one.engine} if one.engine else {})

@@ -52,7 +52,7 @@ class Servicer(ImageClassifierServicer):
         """See protos/classifier.proto."""
         started = time.monotonic()
         try:
-            asked = _request(request, self._timeout_s(context))
+            asked = _request(request, self._timeout_s(context), _request_id(context))
             with IN_FLIGHT.track_inprogress():
                 answer = await self._wait(asked)
         except errors.GraftError as error:
@@ -83,7 +83,7 @@ class Servicer(ImageClassifierServicer):
             raise
 
 
-def _request(request: ClassifyRequest, timeout_s: float) -> Request:
+def _request(request: ClassifyRequest, timeout_s: float, request_id: str) -> Request:
     if request.version < 0:
         raise errors.InvalidRequest(f"expected version to be 0 (the live one) or larger, got {request.version}")
     if request.top_k < 0:
@@ -95,7 +95,13 @@ def _request(request: ClassifyRequest, timeout_s: float) -> Request:
         request.top_k or _DEFAULT_TOP_K,
         request.pixels_sha256,
         timeout_s,
+        request.label,
+        request_id,
     )
+
+
+def _request_id(context: _Context) -> str:
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == "x-request-id"), "")
 
 
 async def _abort(context: _Context, error: errors.GraftError) -> NoReturn:

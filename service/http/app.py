@@ -60,7 +60,16 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         with gevent.Timeout(settings.request_timeout_s, late):  # a client that trickles must not hold us for ever
             uploads = read_uploads(request)
         images = [upload.image for upload in uploads]
-        asked = Request(images, request.args.get("model", ""), version, top_k, bool(pixels), settings.request_timeout_s)
+        asked = Request(
+            images,
+            request.args.get("model", ""),
+            version,
+            top_k,
+            bool(pixels),
+            settings.request_timeout_s,
+            request.args.get("label", ""),
+            request.headers.get("X-Request-Id", ""),
+        )
         answer = _wait(classifier, asked)
         observe_answer("http", time.monotonic() - started, answer)
         return _answer(answer, uploads)

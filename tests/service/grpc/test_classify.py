@@ -254,6 +254,7 @@ def test_reflection_describes_the_interface(service: Service) -> None:
             "top_k",
             "images",
             "pixels_sha256",
+            "label",
         ]
 
 
