@@ -71,13 +71,14 @@ def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -
         side = None if name == ALWAYS else settings.side_px
         with tempfile.TemporaryDirectory(prefix="compare-", dir=settings.cache) as cache:
             asked = replace(settings, strategy=name, side_px=side, cache=Path(cache))
-            compared.append(_one(asked, found, console))
+            compared.append(measure(asked, found, console))
     _write(compared, settings, out)
     _tell(compared, out, console)
     return compared
 
 
-def _one(settings: Settings, found: dataset.Dataset, console: Console) -> Compared:
+def measure(settings: Settings, found: dataset.Dataset, console: Console) -> Compared:
+    """Trains one strategy and asks it about the test images."""
     from training import evaluation, forward, pixels, strategies  # noqa: PLC0415 - import Keras
 
     strategy = strategies.prepare(settings)

@@ -169,10 +169,13 @@ def fit(
     # One BLAS thread: the products are so small that more of them only wait for each other. Five strengths on
     # four-classes take 0.7 s with one thread and 3.5 s with two.
     with threadpool_limits(1):
+        basis = _row_space(standardised)
+        standardised = standardised if basis is None else np.asarray(standardised @ basis, np.float32)
         tried, held_out = _cross_validate(standardised, labels, folds, classes, estimator)
         strength = min(tried, key=lambda one: one.log_loss).value if tried else estimator.default
         kernel, bias = _coefficients(estimator.make(strength).fit(standardised, labels), classes)
     logits = held_out.get(strength, np.asarray(standardised @ kernel + bias, np.float32))
+    kernel = kernel if basis is None else basis @ kernel
     temperature = calibration.temperature(logits, labels) if tried else 1.0
     scores = calibration.softmax(logits / temperature)
     threshold = calibration.unknown_threshold(scores, labels) if tried else 0.0
@@ -182,6 +185,19 @@ def fit(
     return LinearHead(
         kernel.astype(np.float32), bias.astype(np.float32), strength, temperature, threshold, scores, tuple(tried)
     )
+
+
+def _row_space(features: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """An orthonormal basis [D,N] of what the rows span; None where there are as many images as features.
+
+    A penalty on the squared kernel keeps it within what the rows span (the representer theorem), so fitting in this
+    basis finds the same kernel among N numbers per class in place of D. Support vector machines on 130 images of 1700
+    features take a tenth of the CPU time, on 600 of 1280 less than half.
+    """
+    if len(features) >= features.shape[1]:
+        return None
+    basis, _ = np.linalg.qr(features.T)
+    return np.asarray(basis, np.float32)
 
 
 def _cross_validate(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training import calibration, linear
+from training import calibration, linear, svm
 
 
 def _blobs(classes: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -100,3 +100,14 @@ def test_unknown_threshold_is_what_99_percent_of_right_answers_reach():
     threshold = calibration.unknown_threshold(scores, labels)
     assert 0.005 < np.mean(best < threshold) < 0.015
     assert calibration.unknown_threshold(scores[:5], labels[:5]) == 0
+
+
+def test_fewer_images_than_features_changes_nothing():
+    """Fitting among as many numbers as there are images finds what scikit-learn finds among all features."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (random.normal(size=(3, 200))[labels] * 0.3 + random.normal(size=(60, 200))).astype(np.float32)
+    head = svm.fit(features, labels, list(range(60)), 3)
+    standardised = (features - features.mean(axis=0)) / features.std(axis=0)
+    margins = svm.MACHINE.make(head.strength).fit(standardised, labels).decision_function(standardised)
+    np.testing.assert_allclose(head.logits(features) * head.temperature, margins, atol=1e-2)
