@@ -39,6 +39,21 @@ class ImageClassifierStub:
                 request_serializer=protos_dot_classifier__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=protos_dot_classifier__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/graft.v1.ImageClassifier/ClassifyStream',
+                request_serializer=protos_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
+                response_deserializer=protos_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/graft.v1.ImageClassifier/ListModels',
+                request_serializer=protos_dot_classifier__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=protos_dot_classifier__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/graft.v1.ImageClassifier/GetModel',
+                request_serializer=protos_dot_classifier__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=protos_dot_classifier__pb2.Model.FromString,
+                _registered_method=True)
 
 
 class ImageClassifierServicer:
@@ -52,6 +67,31 @@ class ImageClassifierServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyStream(self, request_iterator, context):
+        """Many requests on one call. Each is answered as soon as it is done, and so in any order; `id` says which. A request that
+        fails, or all of whose images do, never ends the stream. The service reads on only while
+        less than a window (docs/operations.md) of the stream is unanswered or its answers unread: a client that sends faster
+        than it is answered, or does not read, is slowed down by gRPC's flow control. When the service ends, it answers what it
+        has read and ends the stream with UNAVAILABLE; what was not answered can be sent again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Every model that is served or about to be, without details of its versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModel(self, request, context):
+        """One model, with what its versions say of themselves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageClassifierServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +99,21 @@ def add_ImageClassifierServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=protos_dot_classifier__pb2.ClassifyRequest.FromString,
                     response_serializer=protos_dot_classifier__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=protos_dot_classifier__pb2.ClassifyStreamRequest.FromString,
+                    response_serializer=protos_dot_classifier__pb2.ClassifyStreamResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=protos_dot_classifier__pb2.ListModelsRequest.FromString,
+                    response_serializer=protos_dot_classifier__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=protos_dot_classifier__pb2.GetModelRequest.FromString,
+                    response_serializer=protos_dot_classifier__pb2.Model.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +143,87 @@ class ImageClassifier:
             '/graft.v1.ImageClassifier/Classify',
             protos_dot_classifier__pb2.ClassifyRequest.SerializeToString,
             protos_dot_classifier__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/graft.v1.ImageClassifier/ClassifyStream',
+            protos_dot_classifier__pb2.ClassifyStreamRequest.SerializeToString,
+            protos_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/graft.v1.ImageClassifier/ListModels',
+            protos_dot_classifier__pb2.ListModelsRequest.SerializeToString,
+            protos_dot_classifier__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/graft.v1.ImageClassifier/GetModel',
+            protos_dot_classifier__pb2.GetModelRequest.SerializeToString,
+            protos_dot_classifier__pb2.Model.FromString,
             options,
             channel_credentials,
             insecure,

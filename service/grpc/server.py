@@ -10,10 +10,10 @@ import grpc
 import setproctitle
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
 
 from protos import classifier_pb2, classifier_pb2_grpc
 from service.classifier import Classifier
+from service.grpc.reflection import add_reflection
 from service.grpc.servicer import Servicer
 from service.reactor import AsyncioReactor
 from service.readiness import Readiness
@@ -56,17 +56,15 @@ async def serve(settings: Settings) -> None:
 
     publish(ready=False)
     readiness = Readiness(classifier, reactor, publish)
-    classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-        Servicer(classifier, settings), server
-    )
+    servicer = Servicer(classifier, settings)
+    classifier_pb2_grpc.add_ImageClassifierServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection(
-        [_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
-    )
+    add_reflection([_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name], server)
     server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
     await server.start()
     (settings.run_dir / f"grpc{LISTENING}").touch()
     await stop.wait()
+    servicer.end_streams()
     await server.stop(settings.drain_timeout_s)
     del readiness
 

@@ -3,14 +3,25 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
 from typing import Final, NoReturn
 
 import grpc
 
-from protos.classifier_pb2 import ClassifyRequest, ClassifyResponse
+from protos.classifier_pb2 import (
+    ClassifyRequest,
+    ClassifyResponse,
+    ClassifyStreamRequest,
+    GetModelRequest,
+    ListModelsRequest,
+    ListModelsResponse,
+    Model,
+)
 from protos.classifier_pb2_grpc import ImageClassifierServicer
 from service import errors
 from service.classifier import Answer, Classifier, Request
+from service.grpc.models import get_model, list_models
+from service.grpc.stream import Stream, StreamContext
 from service.metrics import IN_FLIGHT, REQUESTS, observe_answer
 from service.settings import Settings
 
@@ -37,39 +48,104 @@ _DEFAULT_TOP_K: Final = 5
 _log = logging.getLogger("graft.grpc")
 
 _Context = grpc.aio.ServicerContext[ClassifyRequest, ClassifyResponse]
+_ClassifyContext = _Context | StreamContext
+_AnyContext = _ClassifyContext | grpc.aio.ServicerContext[GetModelRequest, Model]
 
 
 class Servicer(ImageClassifierServicer):
-    """Answers Classify. The error's code travels beside the status, as metadata `graft-error-code`."""
+    """Answers protos/classifier.proto. An error's code travels beside the status, as metadata `graft-error-code`."""
 
     def __init__(self, classifier: Classifier, settings: Settings) -> None:
         self._classifier = classifier
         self._settings = settings
+        self._streams: set[Stream] = set()
 
     async def Classify(  # noqa: N802 - the protocol's name
         self, request: ClassifyRequest, context: _Context
     ) -> ClassifyResponse:
         """See protos/classifier.proto."""
-        started = time.monotonic()
         try:
-            asked = _request(request, self._timeout_s(context), _request_id(context))
-            with IN_FLIGHT.track_inprogress():
-                answer = await self._wait(asked)
+            answer = await self._answer(request, context)
         except errors.GraftError as error:
             await _abort(context, error)
-        except Exception:  # noqa: BLE001 - the last resort; logged with its trace
-            _log.exception("unforeseen error in Classify")
-            await _abort(context, errors.InternalError("an unforeseen error; the service's log knows more"))
-        observe_answer("grpc", time.monotonic() - started, answer)
         if all(result.HasField("error") for result in answer.results):
             first = answer.results[0].error
             await _abort(context, errors.BY_CODE[first.code](first.detail))
+        REQUESTS.labels("grpc", "OK").inc()
+        return answer
+
+    async def ClassifyStream(  # noqa: N802 - the protocol's name
+        self,
+        request_iterator: AsyncIterator[ClassifyStreamRequest],  # noqa: ARG002 - it has no flow control of its own
+        context: StreamContext,
+    ) -> None:
+        """See protos/classifier.proto. Every request counts as one in the metrics; the stream itself does not."""
+
+        async def answer(request: ClassifyRequest) -> ClassifyResponse:
+            try:
+                response = await self._answer(request, context)
+            except errors.GraftError as error:
+                REQUESTS.labels("grpc", STATUS[type(error)].name).inc()
+                raise
+            REQUESTS.labels("grpc", "OK").inc()
+            return response
+
+        stream = Stream(context, answer, self._settings.max_body_bytes)
+        self._streams.add(stream)
+        try:
+            finished = await stream.run()
+        finally:
+            self._streams.discard(stream)
+        if not finished:
+            await _abort(context, errors.Unavailable("the service is ending; send again what was not answered"))
+
+    def end_streams(self) -> None:
+        """Lets every stream answer what it has read and end; for a service that is about to end itself."""
+        for stream in self._streams:
+            stream.end()
+
+    async def ListModels(  # noqa: N802 - the protocol's name
+        self,
+        request: ListModelsRequest,  # noqa: ARG002 - it has no fields
+        context: grpc.aio.ServicerContext[ListModelsRequest, ListModelsResponse],
+    ) -> ListModelsResponse:
+        """See protos/classifier.proto."""
+        del context
+        REQUESTS.labels("grpc", "OK").inc()
+        return list_models(self._classifier.routes)
+
+    async def GetModel(  # noqa: N802 - the protocol's name
+        self, request: GetModelRequest, context: grpc.aio.ServicerContext[GetModelRequest, Model]
+    ) -> Model:
+        """See protos/classifier.proto."""
+        try:
+            model = await asyncio.to_thread(get_model, self._classifier.routes, self._settings.models, request)
+        except errors.GraftError as error:
+            await _abort(context, error)
+        REQUESTS.labels("grpc", "OK").inc()
+        return model
+
+    async def _answer(self, request: ClassifyRequest, context: _ClassifyContext) -> ClassifyResponse:
+        """Answers a request.
+
+        Raises:
+            GraftError: it failed as a whole. Failed images are errors in their results.
+        """
+        started = time.monotonic()
+        try:
+            with IN_FLIGHT.track_inprogress():
+                answer = await self._wait(_request(request, self._timeout_s(context), _request_id(context)))
+        except errors.GraftError:
+            raise
+        except Exception as error:
+            _log.exception("unforeseen error in Classify")
+            raise errors.InternalError("an unforeseen error; the service's log knows more") from error
+        observe_answer("grpc", time.monotonic() - started, answer)
         for result, image in zip(answer.results, request.images, strict=True):
             result.filename = image.filename
-        REQUESTS.labels("grpc", "OK").inc()
         return ClassifyResponse(model=answer.model, version=answer.version, results=answer.results)
 
-    def _timeout_s(self, context: _Context) -> float:
+    def _timeout_s(self, context: _ClassifyContext) -> float:
         remaining = context.time_remaining()
         return min(self._settings.request_timeout_s, remaining or self._settings.request_timeout_s)
 
@@ -100,11 +176,11 @@ def _request(request: ClassifyRequest, timeout_s: float, request_id: str) -> Req
     )
 
 
-def _request_id(context: _Context) -> str:
+def _request_id(context: _ClassifyContext) -> str:
     return next((str(value) for key, value in context.invocation_metadata() or () if key == "x-request-id"), "")
 
 
-async def _abort(context: _Context, error: errors.GraftError) -> NoReturn:
+async def _abort(context: _AnyContext, error: errors.GraftError) -> NoReturn:
     status = STATUS[type(error)]
     REQUESTS.labels("grpc", status.name).inc()
     await context.abort(status, error.detail, (("graft-error-code", error.code),))

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos.classifier_pb2 import ClassifyRequest, ClassifyResponse, Image
@@ -245,6 +247,7 @@ def test_reflection_describes_the_interface(service: Service) -> None:
         assert names == {
             "graft.v1.ImageClassifier",
             "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
         }
         method = DescriptorPool(database).FindServiceByName("graft.v1.ImageClassifier").methods_by_name["Classify"]
@@ -256,6 +259,24 @@ def test_reflection_describes_the_interface(service: Service) -> None:
             "pixels_sha256",
             "label",
         ]
+
+
+def test_reflection_is_served_as_v1_too(service: Service) -> None:
+    """What tools ask for first: it describes every service that it lists, itself included."""
+    method = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    with grpc.insecure_channel(service.grpc) as channel:
+        call = channel.stream_stream(
+            method, ServerReflectionRequest.SerializeToString, ServerReflectionResponse.FromString
+        )
+        (listed,) = call(iter([ServerReflectionRequest(list_services="")]), timeout=_DEADLINE_S)
+        names = [one.name for one in listed.list_services_response.service]
+        asked = iter([ServerReflectionRequest(file_containing_symbol=name) for name in names])
+        files = {
+            FileDescriptorProto.FromString(answer.file_descriptor_response.file_descriptor_proto[0]).package
+            for answer in call(asked, timeout=_DEADLINE_S)
+        }
+    assert "graft.v1.ImageClassifier" in names
+    assert files == {name.rpartition(".")[0] for name in names}
 
 
 def test_metrics_count_both_protocols(service: Service, stub: ImageClassifierStub) -> None:

@@ -1,0 +1,93 @@
+"""One ClassifyStream call: many requests at once, answered as they finish, and never more than a window of them held.
+
+Owns the order of reading and writing, not what a request means.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import grpc
+
+from protos.classifier_pb2 import (
+    ClassifyRequest,
+    ClassifyResponse,
+    ClassifyStreamRequest,
+    ClassifyStreamResponse,
+    Error,
+)
+from service.errors import GraftError
+
+WINDOW_IMAGES: Final = 64
+"""Images of one stream that are read and not yet answered; the next request is read when there are fewer. Two full
+batches for each of eight engines, and an eighth of the default --max-queue."""
+
+StreamContext = grpc.aio.ServicerContext[ClassifyStreamRequest, ClassifyStreamResponse]
+
+
+class Stream:
+    """Answers one stream until the client has said all, has gone away, or the service ends.
+
+    An answer counts as held until gRPC has taken it, which it does not while the client does not read. So what a stream
+    holds is bounded by the window and one request more, whatever the client does.
+
+    Args:
+        context: the call.
+        answer: answers one request; raises GraftError when it fails as a whole.
+        window_bytes: bytes of requests that are read and not yet answered; the next is read when there are fewer.
+    """
+
+    def __init__(
+        self,
+        context: StreamContext,
+        answer: Callable[[ClassifyRequest], Awaitable[ClassifyResponse]],
+        window_bytes: int,
+    ) -> None:
+        self._context = context
+        self._answer = answer
+        self._window_bytes = window_bytes
+        self._images = 0
+        self._bytes = 0
+        self._room = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._ending = False
+
+    async def run(self) -> bool:
+        """Serves the stream; False when it was ended by `end` and the client may have more to say."""
+        async with asyncio.TaskGroup() as tasks:  # when the client goes away, all of them are cancelled
+            self._reading = tasks.create_task(self._read(tasks))
+        return not self._ending
+
+    def end(self) -> None:
+        """Reads nothing more; what was read is still answered."""
+        self._ending = True
+        if self._reading:
+            self._reading.cancel()
+
+    async def _read(self, tasks: asyncio.TaskGroup) -> None:
+        while not self._ending:
+            message = await self._context.read()
+            if not isinstance(message, ClassifyStreamRequest):  # grpc.aio.EOF: the client has said all
+                return
+            cost = max(1, len(message.request.images)), message.ByteSize()
+            self._images += cost[0]
+            self._bytes += cost[1]
+            tasks.create_task(self._respond(message, *cost))
+            while self._images >= WINDOW_IMAGES or self._bytes >= self._window_bytes:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _respond(self, message: ClassifyStreamRequest, images: int, size_bytes: int) -> None:
+        response = ClassifyStreamResponse(id=message.id)
+        try:
+            response.response.CopyFrom(await self._answer(message.request))
+        except GraftError as error:
+            response.error.CopyFrom(Error(code=error.code, detail=error.detail))
+        async with self._writing:
+            with suppress(grpc.aio.BaseError):  # the client has gone away; gRPC is about to cancel us
+                await self._context.write(response)
+        self._images -= images
+        self._bytes -= size_bytes
+        self._room.set()
