@@ -1,32 +1,94 @@
 """Which versions should be served, and the way there from which are.
 
-The models directory states what is wanted: of every model, the highest version that is not known to be broken. `tick`
-compares that with what is loaded and takes the next step: load the wanted version beside the old one, switch when it
-has proven itself, then let the old one drain. A version that fails is remembered and the old one goes on.
+What is wanted follows from what is published, from the operator's policy, and from which versions were refused. `tick`
+compares that with what is loaded and takes the next step. One version of a model loads at a time, beside those that
+serve, the most urgent first. When the one that should be live has proven itself, the table switches to it; the one that
+was live stays for a while, so that going back takes a moment, and then drains. A version that fails is refused: the
+others go on, and it is tried again when its directory changes, or after a while if it may have been the host's fault.
 """
 
 import logging
-import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from service.loaded import LoadedVersion
-from service.manifest import MANIFEST
-from service.routes import ModelRoute, Routes
+from service.policy import FILE, BrokenPolicy, Policy, read_policy
+from service.published import list_versions
+from service.routes import STABLE, ModelRoute, Routes, VersionRoute
 from service.settings import Settings
-from service.version import list_versions
+
+_POLICY_EVERY_S: Final = 0.2
+"""How soon a changed policy is noticed: one `stat` per model."""
+_FIRST_RETRY_S: Final = 10.0
+_LONGEST_RETRY_S: Final = 600.0
 
 _log = logging.getLogger("graft.supervisor")
+
+_Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A version that failed.
+
+    Attributes:
+        error: why.
+        stamp: what its directory looked like when it began to load.
+        tries: how often it has failed so.
+        retry_at: when to try again though nothing has changed.
+    """
+
+    error: str
+    stamp: _Stamp
+    tries: int
+    retry_at: float
 
 
 @dataclass
 class _Model:
-    """One model. `broken` holds what a refused version's directory looked like, so that a repaired one is tried."""
+    """One model.
 
+    Attributes:
+        published: version numbers in its folder, ascending.
+        policy: what the operator wants; None while that has never been known.
+        policy_error: what is wrong with it now.
+        policy_stamp: what its file looked like when it was last read; None for no file.
+        live: the version that answers by default; 0 for none.
+        previous: the version that was live before, and until when it stays.
+        versions: those that load or serve.
+        stamps: what their directories looked like when they began to.
+        leaving: those that drain.
+        ended: published versions that were served and are not any more.
+        refused: published versions that failed.
+    """
+
+    published: list[int] = field(default_factory=list)
+    policy: Policy | None = None
+    policy_error: str = ""
+    policy_stamp: tuple[int, int, int] | None = (0, 0, 0)
     live: int = 0
+    previous: int = 0
+    previous_until: float = 0.0
     versions: dict[int, LoadedVersion] = field(default_factory=dict)
-    broken: dict[int, tuple[int, int]] = field(default_factory=dict)
+    stamps: dict[int, _Stamp] = field(default_factory=dict)
+    leaving: list[tuple[int, LoadedVersion]] = field(default_factory=list)
+    ended: set[int] = field(default_factory=set)
+    refused: dict[int, _Refusal] = field(default_factory=dict)
+
+    @property
+    def all(self) -> Iterator[LoadedVersion]:
+        yield from self.versions.values()
+        yield from (version for _, version in self.leaving)
+
+    def servable(self, now: float) -> list[int]:
+        """Published, and not refused or due to be tried again."""
+        return [n for n in self.published if n not in self.refused or now >= self.refused[n].retry_at]
+
+    def waiting(self, wanted: Sequence[int]) -> list[int]:
+        return [number for number in wanted if number not in self.versions]
 
 
 class Catalog:
@@ -35,20 +97,29 @@ class Catalog:
     Args:
         settings: where the models are and how to run them.
         run_dir: where engines' sockets go.
+        load: begins to load a version directory.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, settings: Settings, run_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run_dir: Path,
+        load: Callable[[Path, Path, Settings], LoadedVersion] = LoadedVersion,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._run_dir = run_dir
+        self._load = load
+        self._clock = clock
         self._models: dict[str, _Model] = {}
+        self._next_policies = 0.0
         self._restarts_before = 0
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is loading."""
-        return not any(
-            version.state == "LOADING" for model in self._models.values() for version in model.versions.values()
-        )
+        """Whether everything that is wanted is loaded or refused."""
+        return not any(self._busy(model, self._wanted(model)[1]) for model in self._models.values())
 
     @property
     def empty(self) -> bool:
@@ -58,86 +129,177 @@ class Catalog:
     @property
     def pids(self) -> Sequence[int]:
         """All engine processes."""
-        return [pid for model in self._models.values() for one in model.versions.values() for pid in one.pids]
+        return [pid for model in self._models.values() for one in model.all for pid in one.pids]
 
     def scan(self) -> None:
-        """Looks at the models directory and starts what is wanted and not there, drops what is there and not wanted."""
+        """Looks at the models directory: what is published, and which refused versions look different now."""
         found = list_versions(self._settings.models)
         for name in found.keys() | self._models.keys():
             model = self._models.setdefault(name, _Model())
-            numbers = found.get(name, [])
-            model.broken = {
-                number: stamp
-                for number, stamp in model.broken.items()
-                if number in numbers and stamp == self._stamp(name, number)
+            model.published = found.get(name, [])
+            self._read_policy(name, model)
+            model.ended &= set(model.published)
+            model.refused = {
+                number: refusal
+                for number, refusal in model.refused.items()
+                if number in model.published and refusal.stamp == _stamp(self._path(name, number))
             }
-            wanted = max((number for number in numbers if number not in model.broken), default=0)
-            self._aim(name, model, wanted)
-            if not numbers and not model.versions:
+            if not model.published and not list(model.all):
                 del self._models[name]
 
     def tick(self) -> None:
-        """Takes every version one step on."""
+        """Takes every model one step on."""
+        if self._clock() >= self._next_policies:
+            self._next_policies = self._clock() + _POLICY_EVERY_S
+            for name, model in self._models.items():
+                self._read_policy(name, model)
         for name, model in self._models.items():
-            for number, version in list(model.versions.items()):
+            for version in list(model.all):
                 version.tick()
-                if version.state == "AVAILABLE" and number != model.live:
-                    self._switch(name, model, number)
-                elif version.state == "END" and not (version.error and self._exists(name, number)):
-                    self._restarts_before += version.restarts
-                    del model.versions[number]
-                elif version.error and number not in model.broken:
-                    model.broken[number] = self._stamp(name, number)
+            self._sort_out(name, model)
+            self._step(name, model)
 
     def unload_all(self) -> None:
         """Drains every engine."""
         for model in self._models.values():
-            model.live = 0
-            for version in model.versions.values():
-                version.unload()
+            model.published, model.live, model.previous = [], 0, 0
+            for number in list(model.versions):
+                self._unload(model, number)
 
     def kill_all(self) -> None:
         """Ends every engine at once."""
         for model in self._models.values():
-            for version in model.versions.values():
+            for version in model.all:
                 version.kill()
 
     def routes(self, *, draining: bool) -> Routes:
         """The table for the fronts."""
-        models = {
-            name: ModelRoute(model.live, {number: one.route() for number, one in sorted(model.versions.items())})
-            for name, model in sorted(self._models.items())
-        }
-        restarts = self._restarts_before + sum(
-            one.restarts for model in self._models.values() for one in model.versions.values()
-        )
+        models = {name: self._route(model) for name, model in sorted(self._models.items())}
+        restarts = self._restarts_before + sum(one.restarts for model in self._models.values() for one in model.all)
         return Routes(models, draining, restarts)
 
-    def _aim(self, name: str, model: _Model, wanted: int) -> None:
-        for number, version in model.versions.items():
-            outdated = version.state == "LOADING" and number != wanted
-            if outdated or (number == model.live and not wanted):
-                version.unload()
-                model.live = 0 if number == model.live else model.live
-        current = model.versions.get(wanted)
-        if wanted and (current is None or current.state == "END"):
-            _log.info("%s/%d is new: loading", name, wanted)
-            path = self._settings.models / name / str(wanted)
-            model.versions[wanted] = LoadedVersion(path, self._run_dir, self._settings)
+    # -- one model's way
 
-    def _switch(self, name: str, model: _Model, number: int) -> None:
-        _log.info("%s: version %d is live%s", name, number, f", was {model.live}" if model.live else "")
-        before, model.live = model.live, number
-        if before in model.versions:
-            model.versions[before].unload()
+    def _wanted(self, model: _Model) -> tuple[int, Sequence[int]]:
+        """The version that should be live, and all that should be loaded, the most urgent first."""
+        if model.policy is None:
+            return 0, []
+        servable = model.servable(self._clock())
+        return model.policy.live(servable), model.policy.wanted(servable)
 
-    def _exists(self, name: str, number: int) -> bool:
-        return (self._settings.models / name / str(number)).is_dir()
+    def _sort_out(self, name: str, model: _Model) -> None:
+        """Files away what has proven itself, failed or ended."""
+        for number, version in list(model.versions.items()):
+            if version.state == "AVAILABLE":
+                model.refused.pop(number, None)
+                model.ended.discard(number)
+            elif version.state == "END":
+                self._drop(version)
+                del model.versions[number]
+                model.refused[number] = self._refusal(name, number, version, model)
+        for number, version in list(model.leaving):
+            if version.state == "END":
+                self._drop(version)
+                model.leaving.remove((number, version))
+                model.ended |= {number} & set(model.published)
 
-    def _stamp(self, name: str, number: int) -> tuple[int, int]:
-        """What changes when somebody repairs a broken version: its directory is replaced or its manifest written."""
-        path = self._settings.models / name / str(number)
+    def _refusal(self, name: str, number: int, version: LoadedVersion, model: _Model) -> _Refusal:
+        tries = model.refused[number].tries + 1 if number in model.refused else 1
+        wait_s = float("inf") if version.lasting else min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2 ** min(tries - 1, 10))
+        again = "when its directory changes" + ("" if version.lasting else f", or in {wait_s:g} s")
+        _log.error("%s/%d is refused: %s; it is tried again %s", name, number, version.error, again)
+        return _Refusal(version.error, model.stamps[number], tries, self._clock() + wait_s)
+
+    def _step(self, name: str, model: _Model) -> None:
+        target, wanted = self._wanted(model)
+        if target != model.live and target in model.versions and model.versions[target].state == "AVAILABLE":
+            self._switch(name, model, target)
+        gone = model.live not in model.published
+        if gone and not target and model.live:
+            _log.info("%s: version %d was removed and nothing can take its place", name, model.live)
+            model.live = 0
+        busy = self._busy(model, wanted)
+        if model.previous not in model.published or self._clock() >= model.previous_until or busy:
+            model.previous = 0  # with it there would be three versions in memory at once
+        for number in list(model.versions):
+            if number not in {model.live, model.previous, *wanted}:
+                self._unload(model, number)
+        waiting = model.waiting(wanted)
+        if waiting and not self._loading(model):
+            number, path = waiting[0], self._path(name, waiting[0])
+            _log.info("%s/%d: loading", name, number)
+            model.stamps[number] = _stamp(path)
+            model.versions[number] = self._load(path, self._run_dir, self._settings)
+
+    def _switch(self, name: str, model: _Model, target: int) -> None:
+        _log.info("%s: version %d is live%s", name, target, f", was {model.live}" if model.live else "")
+        model.previous, model.live = model.live, target
+        model.previous_until = self._clock() + self._settings.keep_previous_s
+
+    def _unload(self, model: _Model, number: int) -> None:
+        version = model.versions.pop(number)
+        version.unload()
+        model.leaving.append((number, version))
+
+    def _drop(self, version: LoadedVersion) -> None:
+        self._restarts_before += version.restarts
+
+    @staticmethod
+    def _loading(model: _Model) -> bool:
+        return any(version.state == "LOADING" for version in model.versions.values())
+
+    def _busy(self, model: _Model, wanted: Sequence[int]) -> bool:
+        return self._loading(model) or bool(model.waiting(wanted))
+
+    def _route(self, model: _Model) -> ModelRoute:
+        """States of all versions: what went before is hidden by what comes, and both by what is there."""
+        versions = {number: VersionRoute("END") for number in model.ended}
+        versions |= {number: VersionRoute("END", error=refusal.error) for number, refusal in model.refused.items()}
+        versions |= {number: VersionRoute("START") for number in model.waiting(self._wanted(model)[1])}
+        versions |= {number: version.route() for number, version in model.leaving}
+        versions |= {number: version.route() for number, version in model.versions.items()}
+        policy = model.policy or Policy()
+        labels = {label: number for label, number in policy.labels.items() if label != STABLE}
+        error = model.policy_error or "; ".join(policy.missing(model.published))
+        return ModelRoute(model.live, dict(sorted(versions.items())), labels, policy.canary_share, error)
+
+    # -- files
+
+    def _read_policy(self, name: str, model: _Model) -> None:
+        """Follows serving.json; one that cannot be understood changes nothing.
+
+        If none was ever understood, nothing is loaded: better none than a version that somebody turned away from.
+        """
+        folder = self._settings.models / name
         try:
-            return os.stat(path).st_ino, os.stat(path / MANIFEST).st_mtime_ns  # noqa: PTH116 - two plain calls
+            status = (folder / FILE).stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         except OSError:
-            return 0, 0
+            stamp = None
+        if stamp == model.policy_stamp:
+            return
+        model.policy_stamp = stamp
+        try:
+            policy = read_policy(folder)
+        except BrokenPolicy as error:
+            model.policy_error = str(error)
+            _log.error("%s: %s; %s", name, error, "nothing changes" if model.policy else "nothing is loaded")
+            return
+        if model.policy is not None and model.policy != policy:
+            _log.info("%s: the policy has changed", name)
+        model.policy, model.policy_error = policy, ""
+
+    def _path(self, name: str, number: int) -> Path:
+        return self._settings.models / name / str(number)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes when somebody repairs a version: any of its files."""
+    files = []
+    for file in sorted(path.rglob("*")):
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        files.append((str(file.relative_to(path)), status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(files)

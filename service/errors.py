@@ -13,7 +13,8 @@
     │   ├── UnsupportedMedia
     │   ├── RequestTooLarge
     │   ├── RequestTimeout       the client took too long to send it
-    │   └── ModelNotFound
+    │   ├── ModelNotFound
+    │   └── Unauthenticated      an admin call without the token
     ├── CapacityError            right request, wrong moment; worth trying again
     │   ├── Overloaded
     │   ├── DeadlineExceeded
@@ -111,6 +112,12 @@ class ModelNotFound(RequestError):
     """No such model or version is being served."""
 
     code = "MODEL_NOT_FOUND"
+
+
+class Unauthenticated(RequestError):
+    """An admin call without the token that it takes."""
+
+    code = "UNAUTHENTICATED"
 
 
 class CapacityError(GraftError):

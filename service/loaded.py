@@ -29,12 +29,14 @@ class LoadedVersion:
     Attributes:
         state: LOADING, AVAILABLE, UNLOADING or END.
         error: why it ended without having served; empty otherwise.
+        lasting: that is the version's own fault, so trying again is of no use.
         restarts: engines that died and were replaced.
     """
 
     def __init__(self, path: Path, run_dir: Path, settings: Settings) -> None:
         self.state = "LOADING"
         self.error = ""
+        self.lasting = False
         self.restarts = 0
         self._path = path
         self._run_dir = run_dir
@@ -99,11 +101,11 @@ class LoadedVersion:
     def _follow_loading(self) -> None:
         took = time.monotonic() - self._since
         loading = [engine for engine in self._engines if engine.loading]
-        self.error = next((engine.error for engine in self._engines if engine.error), "")
+        failed = next((engine for engine in self._engines if engine.error), None)
+        self.error, self.lasting = (failed.error, failed.lasting) if failed else ("", False)
         if not self.error and loading and took > self._settings.load_timeout_s:
             self.error = f"not loaded within {self._settings.load_timeout_s:g} s"
         if self.error:
-            _log.error("%s refused: %s", self._name, self.error)
             self.kill()
         elif not loading:
             self.state = "AVAILABLE"

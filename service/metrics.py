@@ -65,12 +65,20 @@ class RoutesCollector:
             "graft_version_state", "1 for the state that a version is in.", labels=["model", "version", "state"]
         )
         live = GaugeMetricFamily("graft_live_version", "The version that answers; 0 for none.", labels=["model"])
+        refused = GaugeMetricFamily(
+            "graft_refused_versions", "Published versions that failed to load or to prove themselves.", labels=["model"]
+        )
+        policy_errors = GaugeMetricFamily(
+            "graft_policy_error", "1 while something in serving.json cannot be done.", labels=["model"]
+        )
         engines = GaugeMetricFamily("graft_engines", "Engine processes that answer.", labels=["model", "version"])
         for name, model in self._routes.models.items():
             live.add_metric([name], model.live)
+            refused.add_metric([name], sum(1 for one in model.versions.values() if one.state == "END" and one.error))
+            policy_errors.add_metric([name], 1 if model.error else 0)
             for number, version in model.versions.items():
                 states.add_metric([name, str(number), version.state], 1)
                 engines.add_metric([name, str(number)], len(version.sockets))
         restarts = CounterMetricFamily("graft_engine_restarts", "Engine processes that died and were replaced.")
         restarts.add_metric([], self._routes.restarts)
-        yield from (states, live, engines, restarts)
+        yield from (states, live, refused, policy_errors, engines, restarts)

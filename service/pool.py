@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from service import host
 
@@ -37,6 +37,7 @@ class EngineProcess:
         socket: path of its Unix socket.
         engine: engine and precision once it has loaded, such as "openvino/bf16".
         error: why it did not load; empty otherwise.
+        lasting: that is the version's fault: as long as its directory stays as it is, trying again is of no use.
     """
 
     def __init__(self, version_dir: Path, run_dir: Path, engine: str, core: int | None, max_pixels: int) -> None:
@@ -45,6 +46,7 @@ class EngineProcess:
         self.socket = run_dir / f"engine-{os.getpid()}-{next(_numbers)}.sock"
         self.engine = ""
         self.error = ""
+        self.lasting = False
         status_reader, status_writer = os.pipe()
         command = [sys.executable, "-m", "service.engine", "--version-dir", str(version_dir.absolute())]
         command += ["--socket", str(self.socket), "--status-fd", str(status_writer), "--engine", engine]
@@ -84,8 +86,11 @@ class EngineProcess:
             return True
         os.close(self._status)
         self._status = None
-        outcome = json.loads(self._said) if self._said else {"error": f"the engine {self.how_it_ended()} while loading"}
+        outcome: dict[str, Any] = (
+            json.loads(self._said) if self._said else {"error": f"the engine {self.how_it_ended()} while loading"}
+        )
         self.engine, self.error = outcome.get("engine", ""), outcome.get("error", "")
+        self.lasting = outcome.get("lasting", False)
         return False
 
     @property

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.errors import InvalidRequest, ModelNotFound, Unavailable
+from service.files import replace_text
 
 STABLE: Final = "stable"
 """The label of the version that answers who names neither version nor label."""
@@ -153,9 +154,7 @@ class Routes:
 
 def write_routes(path: Path, routes: Routes) -> None:
     """Replaces the file in one step."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(asdict(routes)), encoding="utf-8")
-    unfinished.rename(path)
+    replace_text(path, json.dumps(asdict(routes)))
 
 
 def read_routes(path: Path) -> Routes:

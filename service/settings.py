@@ -22,6 +22,7 @@ LISTENING: Final = ".listening"
 """A front makes the file `http.listening` or `grpc.listening` in the run directory once connections are taken."""
 
 _ENVIRONMENT_PREFIX: Final = "GRAFT_"
+_SHORTEST_TOKEN: Final = 16
 
 
 def _setting(default: Any, text: str, **rules: Any) -> Any:  # noqa: ANN401 - a dataclass field of any type
@@ -43,6 +44,12 @@ class Settings:
         0, "engine processes per version; 0 means one per CPU core, or one on a GPU host", low=0, high=1024
     )
     poll_interval_s: float = _setting(1.0, "seconds between looks at the models directory", low=0.05, high=3600)
+    keep_previous_s: float = _setting(
+        30.0,
+        "seconds that the version that was live stays loaded, for an instant rollback",
+        low=0,
+        high=1e6,
+    )
     load_timeout_s: float = _setting(600.0, "seconds a version may take to load and prove itself", low=1, high=86400)
     engine_timeout_s: float = _setting(
         20.0, "seconds that an engine may take for one image before it counts as hung and is replaced", low=1, high=3600
@@ -63,6 +70,9 @@ class Settings:
     max_pixels: int = _setting(MAX_PIXELS, "pixels of one picture, checked before it is decoded", low=1, high=2**31 - 1)
     run_dir: Path = _setting(
         Path(), "directory for sockets and the routing table; by default one in the temporary directory, by port"
+    )
+    admin_token_file: Path = _setting(
+        Path(), "file with the token that HTTP calls to /admin must send; without one there is no /admin"
     )
     log_level: str = _setting("info", "least severe log line to print", choices=("debug", "info", "warning", "error"))
 
@@ -90,9 +100,27 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         chosen[name] = (value, f"{config}: {name}")
     chosen |= values | {name: (value, _flag(name)) for name, value in given.items() if value is not None}
     try:
-        return Settings(**{name: _convert(name, value, where) for name, (value, where) in chosen.items()})
+        settings = Settings(**{name: _convert(name, value, where) for name, (value, where) in chosen.items()})
+        if settings.admin_token_file != Path():
+            read_token(settings.admin_token_file)
+        return settings
     except ValueError as error:
         parser.error(str(error))
+
+
+def read_token(path: Path) -> str:
+    """Reads the admin token.
+
+    Raises:
+        ValueError: it cannot be read, or is no token.
+    """
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the admin token file {path}: {error}") from error
+    if len(token) < _SHORTEST_TOKEN or not token.isprintable() or " " in token:
+        raise ValueError(f"{path}: expected a token of at least {_SHORTEST_TOKEN} characters without spaces")
+    return token
 
 
 def save_settings(path: Path, settings: Settings) -> None:
@@ -118,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         default = one.default if one.default is not MISSING else None
         shown = "" if default == Path() else f" (default: {default})"
         parser.add_argument(
-            _flag(one.name), dest=one.name, metavar=_metavar(one.type), help=one.metadata["help"] + shown
+            _flag(one.name), dest=one.name, metavar=_metavar(one.name, one.type), help=one.metadata["help"] + shown
         )
     return parser
 
@@ -127,8 +155,8 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _metavar(kind: Any) -> str:  # noqa: ANN401 - a dataclass field's type
-    return {int: "N", float: "SECONDS", Path: "DIR"}.get(kind, "VALUE")
+def _metavar(name: str, kind: Any) -> str:  # noqa: ANN401 - a dataclass field's type
+    return "FILE" if name.endswith("_file") else {int: "N", float: "SECONDS", Path: "DIR"}.get(kind, "VALUE")
 
 
 def _read_file(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import setproctitle
 
 from service.catalog import Catalog
 from service.errors import GraftError
+from service.files import replace_text
 from service.ports import hold_port
 from service.routes import Routes, write_routes
 from service.settings import LISTENING, Settings, save_settings
@@ -71,8 +72,15 @@ class Supervisor:
         if not self._orphans:
             _remove_run_dirs(self._home)
         (run_dir / "metrics").mkdir(parents=True)
+        token_file = settings.admin_token_file
         self._settings = replace(
-            settings, models=settings.models.absolute(), http_port=http_port, grpc_port=grpc_port, run_dir=run_dir
+            settings,
+            models=settings.models.absolute(),
+            http_port=http_port,
+            grpc_port=grpc_port,
+            run_dir=run_dir,
+            # fronts run in another directory
+            admin_token_file=token_file.absolute() if token_file != Path() else token_file,
         )
         save_settings(run_dir / "settings.json", self._settings)
         self._catalog = Catalog(self._settings, run_dir)
@@ -174,7 +182,7 @@ class Supervisor:
             self._written = routes
         children = sorted([*(front.pid for front in self._fronts.values()), *self._catalog.pids, *self._orphans])
         if children != self._children:
-            (self._home / "children.json").write_text(json.dumps(children), encoding="ascii")
+            replace_text(self._home / "children.json", json.dumps(children))
             self._children = children
 
     def _announce(self) -> None:

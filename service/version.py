@@ -6,9 +6,7 @@ not know what is inside a SavedModel and never runs one; `service/engine/goldens
 
 import hashlib
 import os
-import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +17,7 @@ from protos.manifest_pb2 import Goldens, Manifest
 from service.errors import BrokenVersion
 from service.image import ImageSpec
 from service.manifest import EXTRA, MANIFEST, parse, read_manifest
+from service.published import folders, list_versions, valid_number
 
 SCHEMA_VERSION: Final = 1
 GOLDENS: Final = f"{EXTRA}/goldens"
@@ -26,8 +25,6 @@ REPORT: Final = f"{EXTRA}/report"
 WARMUP: Final = f"{EXTRA}/tf_serving_warmup_requests"
 UNFINISHED: Final = ".unfinished-"
 """Prefix of a directory that is being written. Never an integer, so no server takes it for a version."""
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -65,26 +62,6 @@ class Version:
         if not goldens.goldens:
             raise BrokenVersion("expected golden images, found none")
         return goldens
-
-
-def valid_name(name: str) -> bool:
-    """Whether `name` may name a model: letters, digits, '.', '_' and '-', starting with a letter or digit."""
-    return _NAME.fullmatch(name) is not None
-
-
-def list_versions(models: Path) -> dict[str, list[int]]:
-    """Finds what is published under a models directory, without opening any of it.
-
-    Returns:
-        Version numbers, ascending, by model name. Anything else in the directory is ignored.
-    """
-    found: dict[str, list[int]] = {}
-    for model in _folders(models):
-        if valid_name(model.name):
-            numbers = [int(folder.name) for folder in _folders(model) if re.fullmatch(r"[1-9][0-9]{0,17}", folder.name)]
-            if numbers:
-                found[model.name] = sorted(numbers)
-    return found
 
 
 def read_version(path: Path) -> Version:
@@ -144,6 +121,18 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     (path / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def check_place(version: Version) -> None:
+    """Compares where a version lies with what its manifest says; one that is not published has no place yet.
+
+    Raises:
+        BrokenVersion: it is another model's, or another version.
+    """
+    path = version.path.absolute()
+    if valid_number(path.name) and (path.parent.name, path.name) != (version.name, str(version.number)):
+        place, said = f"{path.parent.name}/{path.name}", f"{version.name}/{version.number}"
+        raise BrokenVersion(f"expected the manifest of {place}, found that of {said[:200]}")
+
+
 def next_number(models: Path, name: str) -> int:
     """The number after the highest published one."""
     return max(list_versions(models).get(name, [0])) + 1
@@ -165,6 +154,8 @@ def publish(unfinished: Path, models: Path, name: str) -> Path:
         BrokenVersion: the directory is not what its manifest says.
     """
     version = read_version(unfinished)
+    if version.name != name:
+        raise BrokenVersion(f"expected the manifest of {name}, found that of {version.name[:200]}")
     verify_files(version)
     for file in unfinished.rglob("*"):
         _sync(file)
@@ -183,7 +174,7 @@ def publish(unfinished: Path, models: Path, name: str) -> Path:
 
 def remove_unfinished(models: Path, name: str) -> None:
     """Removes what trainers that were killed have left behind. One that is still running is left alone."""
-    for folder in _folders(models / name):
+    for folder in folders(models / name):
         if folder.name.startswith(UNFINISHED):
             pid = folder.name.removeprefix(UNFINISHED).split("-")[0]
             if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
@@ -196,10 +187,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    try:
-        yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return

@@ -17,7 +17,7 @@ _MODULES = sorted(
     for path in (_ROOT / folder).rglob("*.py")
     if not path.stem.endswith(("_pb2", "_pb2_grpc"))
 )
-_LOAD_TIME = {"BrokenVersion", "PortTaken", "AlreadyRunning", "UnusableRunDir"}
+_LOAD_TIME = {"BrokenVersion", "PortTaken", "AlreadyRunning", "UnusableRunDir", "BrokenPolicy"}
 """Errors that end a start or refuse a version; they meet an operator, never a client."""
 
 

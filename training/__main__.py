@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 
 from service.errors import GraftError
-from service.version import valid_name
+from service.published import valid_name
 from training import demo, flags
 from training.demo import WEIGHTS_UNAVAILABLE
 from training.errors import DataError, SettingError, WeightsUnavailable, WorseThanChampion

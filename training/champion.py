@@ -12,7 +12,8 @@ from typing import Final
 from scipy.stats import binomtest
 
 from service.errors import GraftError
-from service.version import list_versions, read_version
+from service.published import list_versions
+from service.version import read_version
 from training import evaluation
 from training.evaluation import Prediction
 

@@ -1,7 +1,8 @@
 """`python -m service.engine`: the process. Pins itself, loads and proves one version, listens, serves.
 
 Started by `service/pool.py` only, which reads one JSON line from --status-fd: {"engine": ...} when the socket accepts,
-or {"error": ...} when the version must not serve.
+or {"error": ..., "lasting": true} when the version
+must not serve, or {"error": ...} when this host could not load it now.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from service import host
 from service.engine.loop import EngineLoop
 from service.engine.runtime import candidates, load
 from service.errors import GraftError
-from service.version import read_version, verify_files
+from service.version import check_place, read_version, verify_files
 
 _SPARE_BYTES = 2 << 30
 """Room above the loaded model for pictures: a 100 MP RGB picture needs 0.3 GB, its float or RGBA form 4 times that."""
@@ -48,6 +49,7 @@ def main() -> int:
         try:
             version = read_version(options.version_dir)
             setproctitle.setproctitle(f"graft engine {version.name}/{version.number}")
+            check_place(version)
             verify_files(version)
             choices = candidates(options.engine, host.cpu_flags(), host.has_gpu())
             runtime = load(version, choices, threads=len(os.sched_getaffinity(0)))
@@ -55,7 +57,7 @@ def main() -> int:
             listener.bind(str(options.socket))
             listener.listen(128)
         except GraftError as error:
-            json.dump({"error": str(error)}, status)
+            json.dump({"error": str(error), "lasting": True}, status)
             return 1
         except Exception as error:  # noqa: BLE001 - reported to the supervisor, which shows it
             traceback.print_exc()

@@ -37,6 +37,7 @@ STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
     errors.RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RequestTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,

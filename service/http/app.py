@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 import gevent
@@ -15,6 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from protos.classifier_pb2 import Result
 from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
+from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
 from service.metrics import CONTENT_TYPE, IN_FLIGHT, REQUESTS, expose, observe_answer
 from service.readiness import Readiness, describe
@@ -32,6 +34,7 @@ STATUS: Final[dict[type[errors.GraftError], HTTPStatus]] = {
     errors.RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.RequestTimeout: HTTPStatus.REQUEST_TIMEOUT,
     errors.ModelNotFound: HTTPStatus.NOT_FOUND,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -73,6 +76,9 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         answer = _wait(classifier, asked)
         observe_answer("http", time.monotonic() - started, answer)
         return _answer(answer, uploads)
+
+    if settings.admin_token_file != Path():
+        app.register_blueprint(create_admin(classifier, settings))
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -152,7 +158,7 @@ def _answer(answer: Answer, uploads: Sequence[Upload]) -> Response:
     if all(result.HasField("error") for result in answer.results):
         status = STATUS[errors.BY_CODE[answer.results[0].error.code]]
         response.status_code = status
-        _add_retry_after(response, status)
+        _add_headers(response, status)
     return response
 
 
@@ -183,10 +189,12 @@ def _problem(status: HTTPStatus, code: str, detail: str) -> Response:
     response = jsonify(type="about:blank", title=status.phrase, status=status, code=code, detail=detail)
     response.content_type = "application/problem+json"
     response.status_code = status
-    _add_retry_after(response, status)
+    _add_headers(response, status)
     return response
 
 
-def _add_retry_after(response: Response, status: HTTPStatus) -> None:
+def _add_headers(response: Response, status: HTTPStatus) -> None:
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if status in _RETRY_AFTER_S:
         response.headers["Retry-After"] = _RETRY_AFTER_S[status]

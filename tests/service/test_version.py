@@ -11,17 +11,16 @@ import pytest
 
 from protos.manifest_pb2 import Manifest
 from service.errors import BrokenVersion
+from service.published import list_versions, valid_name
 from service.version import (
     GOLDENS,
     MANIFEST,
     UNFINISHED,
     hash_files,
-    list_versions,
     next_number,
     publish,
     read_version,
     remove_unfinished,
-    valid_name,
     verify_files,
     write_manifest,
 )

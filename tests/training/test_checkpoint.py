@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from service.version import list_versions, read_version, verify_files
+from service.published import list_versions
+from service.version import read_version, verify_files
 from training import checkpoint, gradient, learning_rates
 from training.augmentation import Augmentation
 from training.checkpoint import Checkpoint, State

@@ -16,7 +16,8 @@ from service.errors import BrokenVersion
 from service.image import decode
 from service.manifest import MANIFEST
 from service.offline import OfflineClassifier
-from service.version import list_versions, read_version, verify_files
+from service.published import list_versions
+from service.version import read_version, verify_files
 from training import evaluation, train
 from training.__main__ import main
 from training.report import PREDICTIONS

@@ -1,0 +1,45 @@
+"""What is published under a models directory, without opening any of it.
+
+Apart from service/version.py because fronts look, too, and must not load what makes pixels.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` may name a model: letters, digits, '.', '_' and '-', starting with a letter or digit."""
+    return _NAME.fullmatch(name) is not None
+
+
+def valid_number(text: str) -> bool:
+    """Whether `text` may be the name of a version's directory: a positive integer without leading zeros."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+def list_versions(models: Path) -> dict[str, list[int]]:
+    """Finds what is published under a models directory.
+
+    Returns:
+        Version numbers, ascending, by model name. Anything else in the directory is ignored.
+    """
+    found: dict[str, list[int]] = {}
+    for model in folders(models):
+        if valid_name(model.name):
+            numbers = [int(folder.name) for folder in folders(model) if valid_number(folder.name)]
+            if numbers:
+                found[model.name] = sorted(numbers)
+    return found
+
+
+def folders(path: Path) -> Iterator[Path]:
+    """The folders in `path`, by name; none where there is no such folder."""
+    try:
+        yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
