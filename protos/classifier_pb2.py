@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos import manifest_pb2 as protos_dot_manifest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/classifier.proto\x12\x08graft.v1\x1a\x15protos/manifest.proto\"\x87\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x1f\n\x06images\x18\x04 \x03(\x0b\x32\x0f.graft.v1.Image\x12\x15\n\rpixels_sha256\x18\x05 \x01(\x08\x12\r\n\x05label\x18\x06 \x01(\t\"\'\n\x05Image\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\"U\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12!\n\x07results\x18\x03 \x03(\x0b\x32\x10.graft.v1.Result\"\xc8\x01\n\x06Result\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\x12!\n\x03top\x18\x05 \x03(\x0b\x32\x14.graft.v1.LabelScore\x12#\n\ttiming_ms\x18\x06 \x01(\x0b\x32\x10.graft.v1.Timing\x12\x15\n\rpixels_sha256\x18\x07 \x01(\t\x12\x1e\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x0f.graft.v1.Error\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"N\n\x06Timing\x12\r\n\x05queue\x18\x01 \x01(\x02\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x02\x12\x11\n\tinference\x18\x03 \x01(\x02\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\"%\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"O\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12*\n\x07request\x18\x02 \x01(\x0b\x32\x19.graft.v1.ClassifyRequest\"\x81\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x03\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.graft.v1.ClassifyResponseH\x00\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0f.graft.v1.ErrorH\x00\x42\t\n\x07outcome\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.graft.v1.Model\"@\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05label\x18\x03 \x01(\t\"\xb1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0clive_version\x18\x02 \x01(\x03\x12(\n\x08versions\x18\x03 \x03(\x0b\x32\x16.graft.v1.ModelVersion\x12+\n\x06labels\x18\x04 \x03(\x0b\x32\x1b.graft.v1.Model.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe7\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0f\n\x07\x65ngines\x18\x04 \x01(\x05\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x63reated\x18\x06 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x07 \x03(\t\x12\"\n\x05image\x18\x08 \x01(\x0b\x32\x13.graft.v1.ImageSpec\x12\"\n\x07metrics\x18\t \x01(\x0b\x32\x11.graft.v1.Metrics\x12\x19\n\x11unknown_threshold\x18\n \x01(\x01\x32\xae\x02\n\x0fImageClassifier\x12\x41\n\x08\x43lassify\x12\x19.graft.v1.ClassifyRequest\x1a\x1a.graft.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.graft.v1.ClassifyStreamRequest\x1a .graft.v1.ClassifyStreamResponse(\x01\x30\x01\x12G\n\nListModels\x12\x1b.graft.v1.ListModelsRequest\x1a\x1c.graft.v1.ListModelsResponse\x12\x36\n\x08GetModel\x12\x19.graft.v1.GetModelRequest\x1a\x0f.graft.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/classifier.proto\x12\x08graft.v1\x1a\x15protos/manifest.proto\"\x87\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x1f\n\x06images\x18\x04 \x03(\x0b\x32\x0f.graft.v1.Image\x12\x15\n\rpixels_sha256\x18\x05 \x01(\x08\x12\r\n\x05label\x18\x06 \x01(\t\"\'\n\x05Image\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\"U\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12!\n\x07results\x18\x03 \x03(\x0b\x32\x10.graft.v1.Result\"\xd8\x01\n\x06Result\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\x12!\n\x03top\x18\x05 \x03(\x0b\x32\x14.graft.v1.LabelScore\x12#\n\ttiming_ms\x18\x06 \x01(\x0b\x32\x10.graft.v1.Timing\x12\x15\n\rpixels_sha256\x18\x07 \x01(\t\x12\x1e\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x0f.graft.v1.Error\x12\x0e\n\x06scores\x18\t \x03(\x02\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"N\n\x06Timing\x12\r\n\x05queue\x18\x01 \x01(\x02\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x02\x12\x11\n\tinference\x18\x03 \x01(\x02\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\"%\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"O\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12*\n\x07request\x18\x02 \x01(\x0b\x32\x19.graft.v1.ClassifyRequest\"\x81\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x03\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.graft.v1.ClassifyResponseH\x00\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0f.graft.v1.ErrorH\x00\x42\t\n\x07outcome\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.graft.v1.Model\"@\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05label\x18\x03 \x01(\t\"\xb1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0clive_version\x18\x02 \x01(\x03\x12(\n\x08versions\x18\x03 \x03(\x0b\x32\x16.graft.v1.ModelVersion\x12+\n\x06labels\x18\x04 \x03(\x0b\x32\x1b.graft.v1.Model.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe7\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0f\n\x07\x65ngines\x18\x04 \x01(\x05\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x63reated\x18\x06 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x07 \x03(\t\x12\"\n\x05image\x18\x08 \x01(\x0b\x32\x13.graft.v1.ImageSpec\x12\"\n\x07metrics\x18\t \x01(\x0b\x32\x11.graft.v1.Metrics\x12\x19\n\x11unknown_threshold\x18\n \x01(\x01\x32\xae\x02\n\x0fImageClassifier\x12\x41\n\x08\x43lassify\x12\x19.graft.v1.ClassifyRequest\x1a\x1a.graft.v1.ClassifyResponse\x12W\n\x0e\x43lassifyStream\x12\x1f.graft.v1.ClassifyStreamRequest\x1a .graft.v1.ClassifyStreamResponse(\x01\x30\x01\x12G\n\nListModels\x12\x1b.graft.v1.ListModelsRequest\x1a\x1c.graft.v1.ListModelsResponse\x12\x36\n\x08GetModel\x12\x19.graft.v1.GetModelRequest\x1a\x0f.graft.v1.Modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,29 +41,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYRESPONSE']._serialized_start=239
   _globals['_CLASSIFYRESPONSE']._serialized_end=324
   _globals['_RESULT']._serialized_start=327
-  _globals['_RESULT']._serialized_end=527
-  _globals['_LABELSCORE']._serialized_start=529
-  _globals['_LABELSCORE']._serialized_end=571
-  _globals['_TIMING']._serialized_start=573
-  _globals['_TIMING']._serialized_end=651
-  _globals['_ERROR']._serialized_start=653
-  _globals['_ERROR']._serialized_end=690
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=692
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=771
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=774
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=903
-  _globals['_LISTMODELSREQUEST']._serialized_start=905
-  _globals['_LISTMODELSREQUEST']._serialized_end=924
-  _globals['_LISTMODELSRESPONSE']._serialized_start=926
-  _globals['_LISTMODELSRESPONSE']._serialized_end=979
-  _globals['_GETMODELREQUEST']._serialized_start=981
-  _globals['_GETMODELREQUEST']._serialized_end=1045
-  _globals['_MODEL']._serialized_start=1048
-  _globals['_MODEL']._serialized_end=1225
-  _globals['_MODEL_LABELSENTRY']._serialized_start=1180
-  _globals['_MODEL_LABELSENTRY']._serialized_end=1225
-  _globals['_MODELVERSION']._serialized_start=1228
-  _globals['_MODELVERSION']._serialized_end=1459
-  _globals['_IMAGECLASSIFIER']._serialized_start=1462
-  _globals['_IMAGECLASSIFIER']._serialized_end=1764
+  _globals['_RESULT']._serialized_end=543
+  _globals['_LABELSCORE']._serialized_start=545
+  _globals['_LABELSCORE']._serialized_end=587
+  _globals['_TIMING']._serialized_start=589
+  _globals['_TIMING']._serialized_end=667
+  _globals['_ERROR']._serialized_start=669
+  _globals['_ERROR']._serialized_end=706
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=708
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=787
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=790
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=919
+  _globals['_LISTMODELSREQUEST']._serialized_start=921
+  _globals['_LISTMODELSREQUEST']._serialized_end=940
+  _globals['_LISTMODELSRESPONSE']._serialized_start=942
+  _globals['_LISTMODELSRESPONSE']._serialized_end=995
+  _globals['_GETMODELREQUEST']._serialized_start=997
+  _globals['_GETMODELREQUEST']._serialized_end=1061
+  _globals['_MODEL']._serialized_start=1064
+  _globals['_MODEL']._serialized_end=1241
+  _globals['_MODEL_LABELSENTRY']._serialized_start=1196
+  _globals['_MODEL_LABELSENTRY']._serialized_end=1241
+  _globals['_MODELVERSION']._serialized_start=1244
+  _globals['_MODELVERSION']._serialized_end=1475
+  _globals['_IMAGECLASSIFIER']._serialized_start=1478
+  _globals['_IMAGECLASSIFIER']._serialized_end=1780
 # @@protoc_insertion_point(module_scope)

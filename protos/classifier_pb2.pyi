@@ -42,7 +42,7 @@ class ClassifyResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("filename", "label", "score", "unknown", "top", "timing_ms", "pixels_sha256", "error")
+    __slots__ = ("filename", "label", "score", "unknown", "top", "timing_ms", "pixels_sha256", "error", "scores")
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class Result(_message.Message):
     TIMING_MS_FIELD_NUMBER: _ClassVar[int]
     PIXELS_SHA256_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
     filename: str
     label: str
     score: float
@@ -59,7 +60,8 @@ class Result(_message.Message):
     timing_ms: Timing
     pixels_sha256: str
     error: Error
-    def __init__(self, filename: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., unknown: _Optional[bool] = ..., top: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., timing_ms: _Optional[_Union[Timing, _Mapping]] = ..., pixels_sha256: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, filename: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., unknown: _Optional[bool] = ..., top: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., timing_ms: _Optional[_Union[Timing, _Mapping]] = ..., pixels_sha256: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")

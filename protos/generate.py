@@ -6,9 +6,12 @@ OUT is the folder that receives `protos/*_pb2*.py*`; the repository root by defa
 import sys
 from pathlib import Path
 
+import grpc_tools
 from grpc_tools import protoc
 
 _ROOT = Path(__file__).resolve().parent.parent
+_GOOGLE = Path(grpc_tools.__file__).parent / "_proto"
+"""Google's own messages, such as google/protobuf/any.proto."""
 
 
 def generate(out: Path) -> None:
@@ -18,7 +21,7 @@ def generate(out: Path) -> None:
         RuntimeError: protoc refused a file; its message is on standard error.
     """
     sources = sorted(str(path.relative_to(_ROOT)) for path in _ROOT.glob("protos/*.proto"))
-    messages = ["protoc", f"-I{_ROOT}", f"--python_out={out}", f"--pyi_out={out}", *sources]
+    messages = ["protoc", f"-I{_ROOT}", f"-I{_GOOGLE}", f"--python_out={out}", f"--pyi_out={out}", *sources]
     services = ["protoc", f"-I{_ROOT}", f"--grpc_python_out={out}", "protos/classifier.proto"]
     for arguments in (messages, services):
         if protoc.main(arguments) != 0:

@@ -35,7 +35,7 @@ from service.errors import (
 from service.link import Link
 from service.reactor import Cancellable, Reactor
 from service.routes import Routes, read_routes
-from service.wire import PIXELS_SHA256, SOLO, Kind, classify_header, frame
+from service.wire import ALL_SCORES, FLOAT32, PIXELS, PIXELS_SHA256, SOLO, Kind, classify_header, frame
 
 MAX_TOP_K: Final = 10_000
 """Most labels per image; what a frame to an engine can ask for is 16 bits."""
@@ -43,6 +43,20 @@ MAX_TOP_K: Final = 10_000
 _ROUTES_POLL_S: Final = 0.05
 _POISON_REMEMBERED: Final = 1000
 _DEATHS_OF_POISON: Final = 2
+_POISON: Final = "this image brought engines down before"
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """An image that needs no decode: the model's input as the client sent it. The engine checks its size and values.
+
+    Attributes:
+        values: S * S * 3 numbers, row by row: bytes, or little-endian float32 of 0 to 255.
+        float32: which of the two.
+    """
+
+    values: bytes | memoryview
+    float32: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ class Request:
     """Images to classify with one version of one model.
 
     Attributes:
-        images: whole image files, or why there is none in the request.
+        images: whole image files, pixels, or why there is none in the request.
         model: name; empty for the only one.
         version: number; 0 for none in particular.
         top_k: labels per image, 1 to MAX_TOP_K.
@@ -58,9 +72,10 @@ class Request:
         timeout_s: seconds until the answer is of no more use.
         label: of the version; empty for none in particular.
         request_id: as the client calls the request; the same one is always answered by the canary or never.
+        all_scores: also return every score, in the order of the version's class names.
     """
 
-    images: Sequence[bytes | ImageError]
+    images: Sequence[bytes | Pixels | ImageError]
     model: str = ""
     version: int = 0
     top_k: int = 5
@@ -68,15 +83,24 @@ class Request:
     timeout_s: float = math.inf
     label: str = ""
     request_id: str = ""
+    all_scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One result per image, in the request's order, all of the same version. A failed image's result is an error."""
+    """One result per image, in the request's order, all of the same version. A failed image's result is an error.
+
+    Attributes:
+        model: the model's name.
+        version: its version's number.
+        results: what became of each image.
+        class_names: the version's, in the order of its scores.
+    """
 
     model: str
     version: int
     results: Sequence[Result]
+    class_names: tuple[str, ...] = ()
 
 
 class Call:
@@ -87,6 +111,7 @@ class Call:
         self.model = model
         self.version = version
         self.deadline = deadline
+        self.class_names: tuple[str, ...] = ()
         self.results: list[Result | None] = [None] * len(request.images)
         self.jobs: dict[int, _Job] = {}
         self.timer: Cancellable | None = None
@@ -111,7 +136,7 @@ class _Job:
     call: Call
     index: int
     number: int
-    image: bytes
+    image: bytes | memoryview
     link: "Link[_Job] | None" = None
     solo: bool = False
     running: bool = False
@@ -172,11 +197,7 @@ class Classifier:
             raise InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {len(request.images)}")
         if not 1 <= request.top_k <= MAX_TOP_K:
             raise InvalidRequest(f"expected top_k to be 1 to {MAX_TOP_K}, got {request.top_k}")
-        try:
-            model, version = self._resolve(request, request.model)
-        except GraftError:
-            self._read_routes()  # what we know may be a moment old; look before saying no
-            model, version = self._resolve(request, request.model)
+        model, version = self._resolve(request, request.model)
         if self.in_flight + len(request.images) > self._max_queue:
             raise Overloaded(
                 f"expected at most {self._max_queue} images in flight, there are {self.in_flight} and "
@@ -198,6 +219,14 @@ class Classifier:
         self._start(call)
         return call
 
+    def resolve(self, model: str, version: int = 0, label: str = "", request_id: str = "") -> tuple[str, int]:
+        """`Routes.resolve` on the table as it is now: what we know may be a moment old, so look before saying no."""
+        try:
+            return self.routes.resolve(model, version, label, request_id)
+        except GraftError:
+            self._read_routes()
+            return self.routes.resolve(model, version, label, request_id)
+
     def close(self) -> None:
         """Hangs up on every engine and stops following the table."""
         if self._poll:
@@ -209,9 +238,10 @@ class Classifier:
     # -- a call's way
 
     def _start(self, call: Call) -> None:
+        call.class_names = self.routes.class_names(call.model, call.version)
         for index, image in enumerate(call.request.images):
             self._next_number += 1
-            job = _Job(call, index, self._next_number, b"" if isinstance(image, ImageError) else image)
+            job = _Job(call, index, self._next_number, _content(image))
             call.jobs[job.number] = job
         for job in list(call.jobs.values()):
             refusal = self._refusal(job)
@@ -234,7 +264,7 @@ class Classifier:
         link = min(links, key=lambda link: len(link.jobs))
         job.link, job.running = link, False
         link.jobs[job.number] = job
-        flags = (PIXELS_SHA256 if call.request.pixels_sha256 else 0) | (SOLO if job.solo else 0)
+        flags = _flags(call.request, job)
         link.send(classify_header(job.number, call.deadline, call.request.top_k, flags, len(job.image)), job.image)
 
     def _finish(self, job: _Job, result: Result) -> None:
@@ -242,7 +272,8 @@ class Classifier:
         call.jobs.pop(job.number, None)
         call.results[job.index] = result
         if not call.jobs and call.on_end:
-            call.on_end(call, Answer(call.model, call.version, [one or Result() for one in call.results]))
+            results = [one or Result() for one in call.results]
+            call.on_end(call, Answer(call.model, call.version, results, call.class_names))
 
     def _expire(self, call: Call) -> None:
         late = DeadlineExceeded(f"no answer within {call.request.timeout_s:g} s")
@@ -306,7 +337,7 @@ class Classifier:
         self._connect()
 
     def _resolve(self, request: Request, model: str) -> tuple[str, int]:
-        return self.routes.resolve(model, request.version, request.label, request.request_id)
+        return self.resolve(model, request.version, request.label, request.request_id)
 
     def _read_routes(self) -> None:
         try:
@@ -366,18 +397,33 @@ class Classifier:
         asked = job.call.request.images[job.index]
         if isinstance(asked, ImageError):
             return asked
+        if isinstance(asked, Pixels):  # the engine knows what size they must have
+            return PoisonImage(_POISON) if self._poison and _digest(job) in self._poison else None
         if not asked:
             return EmptyImage("expected an image file, got 0 bytes")
         if len(asked) > self._max_image_bytes:
             return ImageTooLarge(f"expected at most {self._max_image_bytes} bytes, got {len(asked)}")
         if self._poison and _digest(job) in self._poison:
-            return PoisonImage("this image brought engines down before")
+            return PoisonImage(_POISON)
         return None
 
     def _remember_poison(self, job: _Job) -> None:
         self._poison[_digest(job)] = None
         if len(self._poison) > _POISON_REMEMBERED:
             self._poison.popitem(last=False)
+
+
+def _content(image: bytes | Pixels | ImageError) -> bytes | memoryview:
+    if isinstance(image, ImageError):
+        return b""
+    return image.values if isinstance(image, Pixels) else image
+
+
+def _flags(request: Request, job: _Job) -> int:
+    image = request.images[job.index]
+    kind = (PIXELS | (FLOAT32 if image.float32 else 0)) if isinstance(image, Pixels) else 0
+    asked = (PIXELS_SHA256 if request.pixels_sha256 else 0) | (ALL_SCORES if request.all_scores else 0)
+    return kind | asked | (SOLO if job.solo else 0)
 
 
 def _digest(job: _Job) -> bytes:

@@ -56,7 +56,7 @@ class Link(Generic[T]):
             raise
         self._reading: Cancellable | None = reactor.on_readable(self._socket.fileno(), self._read)
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         """Sends the parts one after the other; what the socket does not take now follows later, in order."""
         if self._reading is None:
             return

@@ -62,7 +62,9 @@ class LoadedVersion:
         """Its line in the routing table. A version that unloads takes no new requests, so it lists no engines."""
         serving = self.state == "AVAILABLE"
         sockets = tuple(str(engine.socket) for engine in self._engines if serving and self._answers(engine))
-        return VersionRoute(self.state, sockets, self.engine, self.error)
+        loaded = next((engine for engine in self._engines if engine.engine), None)
+        shape = (loaded.side_px, loaded.class_names) if loaded else (0, ())
+        return VersionRoute(self.state, sockets, self.engine, self.error, *shape)
 
     def tick(self) -> None:
         """Looks after the engines: hears how loading goes, replaces what died, ends what is drained or late."""

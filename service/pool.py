@@ -38,6 +38,8 @@ class EngineProcess:
         engine: engine and precision once it has loaded, such as "openvino/bf16".
         error: why it did not load; empty otherwise.
         lasting: that is the version's fault: as long as its directory stays as it is, trying again is of no use.
+        side_px: S of the model's input, once it has loaded.
+        class_names: in the order of the model's scores, once it has loaded.
     """
 
     def __init__(self, version_dir: Path, run_dir: Path, engine: str, core: int | None, max_pixels: int) -> None:
@@ -47,6 +49,8 @@ class EngineProcess:
         self.engine = ""
         self.error = ""
         self.lasting = False
+        self.side_px = 0
+        self.class_names: tuple[str, ...] = ()
         status_reader, status_writer = os.pipe()
         command = [sys.executable, "-m", "service.engine", "--version-dir", str(version_dir.absolute())]
         command += ["--socket", str(self.socket), "--status-fd", str(status_writer), "--engine", engine]
@@ -91,6 +95,7 @@ class EngineProcess:
         )
         self.engine, self.error = outcome.get("engine", ""), outcome.get("error", "")
         self.lasting = outcome.get("lasting", False)
+        self.side_px, self.class_names = outcome.get("side_px", 0), tuple(outcome.get("class_names", ()))
         return False
 
     @property

@@ -31,12 +31,16 @@ class VersionRoute:
         sockets: Unix socket paths of its engines that answer.
         engine: engine and precision, such as "openvino/bf16"; empty until loaded.
         error: why it does not serve; empty when it does.
+        side_px: S of the model's input; 0 until loaded.
+        class_names: in the order of the model's scores; none until loaded.
     """
 
     state: str
     sockets: tuple[str, ...] = ()
     engine: str = ""
     error: str = ""
+    side_px: int = 0
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,12 @@ class Routes:
         route = found.versions.get(version) if found else None
         return route.sockets if route else ()
 
+    def class_names(self, model: str, version: int) -> tuple[str, ...]:
+        """A version's labels in the order of its scores; none when it is not served."""
+        found = self.models.get(model)
+        route = found.versions.get(version) if found else None
+        return route.class_names if route else ()
+
     def _find(self, model: str) -> tuple[str, ModelRoute]:
         names = ", ".join(sorted(self.models)) or "none"
         if not model and len(self.models) != 1:
@@ -168,7 +178,9 @@ def read_routes(path: Path) -> Routes:
             **model
             | {
                 "versions": {
-                    int(number): VersionRoute(**(version | {"sockets": tuple(version["sockets"])}))
+                    int(number): VersionRoute(
+                        **(version | {name: tuple(version[name]) for name in ("sockets", "class_names")})
+                    )
                     for number, version in model["versions"].items()
                 }
             }

@@ -3,7 +3,7 @@
 A frame is a fixed header (length of the rest, kind, job number) and a body. Numbers are chosen by the front and unique
 on one connection. Times are CLOCK_MONOTONIC seconds, which all processes of one machine share.
 
-    front -> engine   CLASSIFY   deadline, top_k, flags, the image file
+    front -> engine   CLASSIFY   deadline, top_k, flags, the image file or its pixels
                       CANCEL     nobody waits for this job any more
     engine -> front   RESULT     a serialized protos Result, or its error
                       RUNNING    a job marked SOLO is about to run, alone: if the engine dies now, that job did it
@@ -23,6 +23,12 @@ PIXELS_SHA256: Final = 1
 """Flag: also return the digest of the decoded pixels."""
 SOLO: Final = 2
 """Flag: an engine died while it held this job, so run it alone."""
+PIXELS: Final = 4
+"""Flag: the image is no file but the model's input, uint8 [S, S, 3], row by row."""
+FLOAT32: Final = 8
+"""Flag, beside PIXELS: the values are little-endian float32."""
+ALL_SCORES: Final = 16
+"""Flag: also return every score, in the order of the version's class names."""
 
 
 class Kind(IntEnum):

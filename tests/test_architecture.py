@@ -115,6 +115,19 @@ def test_grpc_translates_every_error_that_a_client_can_meet() -> None:
     assert not {grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN} & set(STATUS.values())
 
 
+def test_foreign_protocols_translate_every_error_that_a_client_can_meet() -> None:
+    """One canonical status each, never OK or UNKNOWN."""
+    import grpc  # noqa: PLC0415
+
+    from service import tensorflow_serving  # noqa: PLC0415
+
+    for table in (tensorflow_serving.STATUS,):
+        assert set(table) == _client_errors()
+        assert {grpc.StatusCode[status] for status in table.values()}.isdisjoint(
+            {grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN}
+        )
+
+
 def test_codes_name_errors_uniquely() -> None:
     """A code crosses from engine to front and becomes the same error again."""
     assert {code: errors.BY_CODE[code].code for code in errors.BY_CODE} == {code: code for code in errors.BY_CODE}

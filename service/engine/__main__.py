@@ -1,8 +1,8 @@
 """`python -m service.engine`: the process. Pins itself, loads and proves one version, listens, serves.
 
-Started by `service/pool.py` only, which reads one JSON line from --status-fd: {"engine": ...} when the socket accepts,
-or {"error": ..., "lasting": true} when the version
-must not serve, or {"error": ...} when this host could not load it now.
+Started by `service/pool.py` only, which reads one JSON line from --status-fd: {"engine": ..., "side_px": ...,
+"class_names": ...} when the socket accepts, or {"error": ..., "lasting": true} when the version must not serve, or
+{"error": ...} when this host could not load it now.
 """
 
 import argparse
@@ -69,7 +69,8 @@ def main() -> int:
         # what is loaded stays: never walk it again when collecting garbage
         gc.collect()
         gc.freeze()
-        json.dump({"engine": runtime.name}, status)
+        shape = {"side_px": version.spec.side_px, "class_names": list(version.manifest.class_names)}
+        json.dump({"engine": runtime.name} | shape, status)
     loop.run()
     return 0
 

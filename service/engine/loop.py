@@ -20,10 +20,22 @@ from protos.classifier_pb2 import Error as ErrorMessage
 from protos.classifier_pb2 import LabelScore, Result, Timing
 from service.engine.queue import BatchQueue
 from service.engine.runtime import Runtime, Scores
+from service.engine.tensor import read_pixels
 from service.errors import DeadlineExceeded, GraftError, InternalError
 from service.image import Pixels, decode
 from service.version import Version
-from service.wire import PIXELS_SHA256, SOLO, Classify, FrameReader, Kind, frame, parse_classify
+from service.wire import (
+    ALL_SCORES,
+    FLOAT32,
+    PIXELS,
+    PIXELS_SHA256,
+    SOLO,
+    Classify,
+    FrameReader,
+    Kind,
+    frame,
+    parse_classify,
+)
 
 _RECEIVE_BYTES = 1 << 20
 _SHOW_LIFE_EVERY_S = 1.0
@@ -150,7 +162,7 @@ class EngineLoop:
         for job in batch:
             self._show_life()
             try:
-                pixels = decode(job.ask.image, self._version.spec, self._max_pixels)
+                pixels = self._pixels(job.ask)
             except GraftError as error:
                 failed.append((job, _failure(error)))
             except Exception:  # noqa: BLE001 - a decoder may fail in any way; its neighbours shall not notice
@@ -164,6 +176,11 @@ class EngineLoop:
         self._answer(failed)
         if decoded:
             self._infer(decoded)
+
+    def _pixels(self, ask: Classify) -> Pixels:
+        if ask.flags & PIXELS:
+            return read_pixels(ask.image, self._version.spec.side_px, float32=bool(ask.flags & FLOAT32))
+        return decode(ask.image, self._version.spec, self._max_pixels)
 
     def _infer(self, decoded: Sequence[tuple[_Job, Pixels, Result]]) -> None:
         started = self._clock()
@@ -185,6 +202,8 @@ class EngineLoop:
             result.timing_ms.inference = inference_ms
             result.timing_ms.batch_size = len(decoded)
             self._label(result, row, job.ask.top_k)
+            if job.ask.flags & ALL_SCORES:
+                result.scores.extend(row.tolist())
             if job.ask.flags & PIXELS_SHA256:
                 result.pixels_sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
         self._answer([(job, result) for job, _, result in decoded])

@@ -19,10 +19,11 @@ from protos.classifier_pb2 import (
 )
 from protos.classifier_pb2_grpc import ImageClassifierServicer
 from service import errors
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Classifier, Request
 from service.grpc.models import get_model, list_models
 from service.grpc.stream import Stream, StreamContext
-from service.metrics import IN_FLIGHT, REQUESTS, observe_answer
+from service.grpc.waiting import answer_of, remaining_s, request_id
+from service.metrics import REQUESTS, observe_answer
 from service.settings import Settings
 
 STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
@@ -134,8 +135,8 @@ class Servicer(ImageClassifierServicer):
         """
         started = time.monotonic()
         try:
-            with IN_FLIGHT.track_inprogress():
-                answer = await self._wait(_request(request, self._timeout_s(context), _request_id(context)))
+            asked = _request(request, remaining_s(context, self._settings), request_id(context))
+            answer = await answer_of(self._classifier, asked)
         except errors.GraftError:
             raise
         except Exception as error:
@@ -146,21 +147,8 @@ class Servicer(ImageClassifierServicer):
             result.filename = image.filename
         return ClassifyResponse(model=answer.model, version=answer.version, results=answer.results)
 
-    def _timeout_s(self, context: _ClassifyContext) -> float:
-        remaining = context.time_remaining()
-        return min(self._settings.request_timeout_s, remaining or self._settings.request_timeout_s)
 
-    async def _wait(self, asked: Request) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        call = self._classifier.submit(asked, lambda answer: None if future.done() else future.set_result(answer))
-        try:
-            return await future
-        except asyncio.CancelledError:  # the client has gone away
-            call.cancel()
-            raise
-
-
-def _request(request: ClassifyRequest, timeout_s: float, request_id: str) -> Request:
+def _request(request: ClassifyRequest, timeout_s: float, named: str) -> Request:
     if request.version < 0:
         raise errors.InvalidRequest(f"expected version to be 0 (the live one) or larger, got {request.version}")
     if request.top_k < 0:
@@ -173,12 +161,8 @@ def _request(request: ClassifyRequest, timeout_s: float, request_id: str) -> Req
         request.pixels_sha256,
         timeout_s,
         request.label,
-        request_id,
+        named,
     )
-
-
-def _request_id(context: _ClassifyContext) -> str:
-    return next((str(value) for key, value in context.invocation_metadata() or () if key == "x-request-id"), "")
 
 
 async def _abort(context: _AnyContext, error: errors.GraftError) -> NoReturn:

@@ -16,11 +16,22 @@ from pathlib import Path
 import pytest
 
 from protos.classifier_pb2 import Result
-from service.classifier import MAX_TOP_K, Answer, Call, Classifier, Request
+from service.classifier import MAX_TOP_K, Answer, Call, Classifier, Pixels, Request
 from service.errors import EmptyImage, GraftError, InvalidBase64, InvalidRequest, ModelNotFound, Overloaded, Unavailable
 from service.reactor import AsyncioReactor
 from service.routes import ModelRoute, Routes, VersionRoute, write_routes
-from service.wire import PIXELS_SHA256, SOLO, Classify, FrameReader, Kind, frame, parse_classify
+from service.wire import (
+    ALL_SCORES,
+    FLOAT32,
+    PIXELS,
+    PIXELS_SHA256,
+    SOLO,
+    Classify,
+    FrameReader,
+    Kind,
+    frame,
+    parse_classify,
+)
 
 _DEADLINE_S = 20.0
 
@@ -126,7 +137,7 @@ class _Bench:
     def route(self, versions: dict[int, list[_Engine]], live: int = 1) -> None:
         """Lists engines as the ones of the model "pets"; no versions means no model."""
         listed = {
-            number: VersionRoute("AVAILABLE", tuple(engine.path for engine in engines))
+            number: VersionRoute("AVAILABLE", tuple(engine.path for engine in engines), class_names=("cat", "dog"))
             for number, engines in versions.items()
         }
         write_routes(self.routes_path, Routes({"pets": ModelRoute(live, listed)} if versions else {}))
@@ -213,6 +224,43 @@ def test_what_is_asked_reaches_the_engine(run) -> None:
         assert before + 15 <= job.deadline <= time.monotonic() + 15
         engine.answer_all()
         await bench.answered()
+
+    run(scenario)
+
+
+def test_pixels_reach_the_engine_as_they_came(run) -> None:
+    """Parts of one tensor, of bytes or of floats, as images of their own; the answer knows what the scores are of."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        tensor = memoryview(b"aabb")
+        bench.submit(Pixels(tensor[:2]), Pixels(tensor[2:], float32=True), all_scores=True)
+        await _until(lambda: len(engine.jobs) == 2, "sent")
+        seen = [(job.flags, job.image) for job in engine.jobs.values()]
+        assert seen == [(ALL_SCORES | PIXELS, b"aa"), (ALL_SCORES | PIXELS | FLOAT32, b"bb")]
+        engine.answer_all()
+        assert (await bench.answered()).class_names == ("cat", "dog")
+
+    run(scenario)
+
+
+def test_pixels_that_kill_engines_are_poison_too(run) -> None:
+    """Alone in two engines when they died: answered so, and remembered."""
+
+    async def scenario(bench: _Bench) -> None:
+        engines = await bench.begin(3)
+        bench.submit(Pixels(b"bad"))
+        for _ in range(3):
+            await _until(lambda: any(engine.jobs for engine in engines), "sent")
+            engine = next(engine for engine in engines if engine.jobs)
+            (number,) = engine.jobs
+            if engine.jobs[number].flags & SOLO:
+                engine.announce(number)
+            engine.die()
+            engine.jobs.clear()
+        assert _said(await bench.answered()) == ["POISON_IMAGE"]
+        bench.submit(Pixels(b"bad"))
+        assert _said(await bench.answered(2)) == ["POISON_IMAGE"]
 
     run(scenario)
 
