@@ -18,6 +18,7 @@ from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
 from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
+from service.http.page import add_page
 from service.metrics import CONTENT_TYPE, IN_FLIGHT, REQUESTS, expose, observe_answer
 from service.readiness import Readiness, describe
 from service.settings import LISTENING, Settings
@@ -79,6 +80,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
 
     if settings.admin_token_file != Path():
         app.register_blueprint(create_admin(classifier, settings))
+    add_page(app, classifier, settings)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -89,7 +91,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         routes = classifier.routes
         # ready is the service, not this front alone: clients of gRPC must find somebody, too
         ready = readiness.ready and (settings.run_dir / f"grpc{LISTENING}").exists()
-        response = jsonify(ready=ready, draining=routes.draining, models=describe(routes))
+        response = jsonify(ready=ready, draining=routes.draining, models=describe(routes), grpc_port=settings.grpc_port)
         response.status_code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return response
 

@@ -1,0 +1,147 @@
+"""The page at `/` in a real browser: images in, labels out; errors, unknown, and nothing from anywhere else."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
+
+from tests.pictures import COLOURS, plain
+from tests.running import Service
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_BROWSER = os.environ.get("GRAFT_TEST_BROWSER") or next(filter(None, map(shutil.which, _BROWSERS)), None)
+needs_browser = pytest.mark.skipif(_BROWSER is None, reason=f"needs one of {', '.join(_BROWSERS)}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless browser, the one that is installed."""
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=_BROWSER, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Service) -> Iterator[Page]:
+    """The page, with its list of models loaded; fails when it complains or asks anybody else."""
+    opened = browser.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None)
+    asked: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(f"{service.http}/")
+    expect(opened.locator("#model option")).to_have_count(1)
+    yield opened
+    assert not complaints
+    assert all(url.startswith((service.http, "data:", f"blob:{service.http}")) for url in asked)
+    opened.close()
+
+
+def _give(page: Page, names: Sequence[str], files: Sequence[bytes]) -> None:
+    payloads: list[FilePayload] = [
+        {"name": name, "mimeType": "image/png", "buffer": file} for name, file in zip(names, files, strict=True)
+    ]
+    page.locator("#files").set_input_files(payloads)
+
+
+@needs_browser
+def test_upload(page: Page):
+    """One image: its label, a bar and a score for each label, the timing, and that it is done."""
+    _give(page, ["a red one.png"], [plain("red")])
+    card = page.locator("article")
+    expect(card.locator("h2")).to_have_text("red")
+    expect(card.locator("tbody tr")).to_have_count(len(COLOURS))
+    expect(card.locator(".timing")).to_contain_text("inference")
+    expect(card.locator("img")).to_have_attribute("alt", "a red one.png: red")
+    expect(page.locator("#status")).to_have_text("1 classified")
+    best = card.locator(".bar").first.bounding_box()
+    second = card.locator(".bar").nth(1).bounding_box()
+    assert best
+    assert second
+    assert best["width"] > second["width"]
+
+
+@needs_browser
+def test_several(page: Page):
+    """Many at once, more than are sent at a time: each gets its own label, in the order given."""
+    colours = [*COLOURS, *COLOURS]
+    _give(page, [f"{at}.png" for at in range(8)], [plain(colour) for colour in colours])
+    expect(page.locator("#status")).to_have_text("8 classified")
+    expect(page.locator("article h2")).to_have_text(colours)
+
+
+@needs_browser
+def test_an_error_is_shown_beside_the_others(page: Page):
+    """A file that is no image says so in its own card; its neighbour is classified."""
+    _give(page, ["broken.png", "blue.png"], [b"no image at all", plain("blue")])
+    expect(page.locator("#status")).to_have_text("2 classified, 1 of them failed")
+    expect(page.locator("article").first.locator(".error")).to_contain_text("UNSUPPORTED_FORMAT")
+    expect(page.locator("article").nth(1).locator("h2")).to_have_text("blue")
+
+
+@needs_browser
+def test_options_reach_the_request_and_the_snippets(page: Page, service: Service):
+    """Version and number of labels: in the answer, and in what a program would send."""
+    page.locator("#version").select_option("version=1")
+    page.locator("#top_k").fill("2")
+    page.locator("#top_k").blur()
+    _give(page, ["it's green.png"], [plain("green")])
+    expect(page.locator("article tbody tr")).to_have_count(2)
+    page.locator("summary").click()
+    expect(page.locator("#text")).to_contain_text(f"{service.http}/classify?version=1&top_k=2")
+    expect(page.locator("#text")).to_contain_text("'it'\\''s green.png'")
+    page.locator("#tab-curl").press("ArrowRight")
+    expect(page.locator("#text")).to_contain_text("requests.post")
+    page.locator("#tab-Python").press("ArrowRight")
+    expect(page.locator("#text")).to_contain_text(f'ImageClassifierStub(grpc.insecure_channel("{service.grpc}"))')
+
+
+@needs_browser
+def test_paste_and_clear(page: Page):
+    """An image from the clipboard is classified; Clear leaves nothing behind."""
+    page.evaluate(
+        """async (numbers) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(numbers)], "pasted.png", { type: "image/png" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
+        }""",
+        list(plain("red")),
+    )
+    expect(page.locator("article h2")).to_have_text("red")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("article")).to_have_count(0)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [320, 1280])
+def test_nothing_is_wider_than_the_screen(page: Page, width: int):
+    """On a phone nothing has to be scrolled sideways, and what is to be touched is at least 44 px high."""
+    page.set_viewport_size({"width": width, "height": 700})
+    _give(page, ["a-name-that-is-very-long-and-has-no-space-in-it-at-all-as-cameras-make-them.png"], [plain("grey")])
+    expect(page.locator("article h2")).to_have_text("grey")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for control in page.locator("select, .button, #clear, input[type=number]").all():
+        box = control.bounding_box()
+        assert box
+        assert box["height"] >= 44
+
+
+def test_nothing_outside_is_named():
+    """The page's files name no other host, and no style or script stands in the HTML, where the policy forbids it."""
+    static = Path(__file__).parents[3] / "service" / "http" / "static"
+    for file in static.iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert "https://" not in text
+        assert "http://" not in text
+        assert " style=" not in text
+
+
+def test_report(service: Service):
+    """A version without a report, an unknown version and an unknown model are not found, as problem documents."""
+    for path in ("/reports/pets/1/", "/reports/pets/9/", "/reports/nobody/1/", "/reports/..%2f..%2fetc/1/"):
+        assert service.get(path).status == 404
