@@ -10,8 +10,8 @@ from flask import Flask, Response, send_from_directory
 
 from service.classifier import Classifier
 from service.errors import ModelNotFound
+from service.manifest import EXTRA
 from service.settings import Settings
-from service.version import REPORT
 
 _STATIC: Final = Path(__file__).parent / "static"
 _PAGE: Final = "index.html"
@@ -40,7 +40,7 @@ def add_page(app: Flask, classifier: Classifier, settings: Settings) -> None:
     def report(model: str, version: int) -> Response:
         # only what the routing table knows becomes part of a path
         known = classifier.routes.states(model, version)
-        folder = settings.models / model / str(version) / REPORT
+        folder = settings.models / model / str(version) / EXTRA / "report"
         if version not in known or not (folder / _PAGE).is_file():
             raise ModelNotFound(f"no report of version {version} of {model!r} is here")
         return _file(folder, _PAGE, _REPORT_POLICY)
