@@ -54,7 +54,10 @@ def write_saved_model(scores: Any, class_names: Sequence[str], spec: ImageSpec, 
         return {"classes": tf.broadcast_to(labels, tf.shape(result)), "scores": result}
 
     signatures = {"serving_default": serving_default, "serving_bytes": serving_bytes}
-    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+    # Nobody differentiates what is served, and swish (EfficientNet) has a gradient of its own that cannot be saved when
+    # its weights are constants.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures, options=options)
     return serving_bytes
 
 

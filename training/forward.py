@@ -59,7 +59,8 @@ def openvino(function: Any, shape: tuple[int, ...], width: int) -> Forward:  # n
     with tempfile.TemporaryDirectory(prefix="graft-forward-") as folder:
         signature = [tf.TensorSpec([None, *shape], tf.uint8, name="images")]
         served = tf.function(lambda images: {"features": tf.identity(function(images)[0])}, input_signature=signature)
-        tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": served})
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # as in training/export.py
+        tf.saved_model.save(tf.Module(), folder, signatures={"serving_default": served}, options=options)
         read = core.read_model(folder)
         read.reshape({read.inputs[0]: ov.PartialShape([1, *shape])})
         compiled = core.compile_model(
