@@ -7,19 +7,19 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-import gevent
 from flask import Flask, Response, jsonify, request
-from gevent.event import AsyncResult
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from protos.classifier_pb2 import Result
 from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
+from service.http import tensorflow_serving
 from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
 from service.http.page import add_page
-from service.metrics import CONTENT_TYPE, IN_FLIGHT, REQUESTS, expose, observe_answer
+from service.http.waiting import answer_of, within
+from service.metrics import CONTENT_TYPE, REQUESTS, expose, observe_answer
 from service.readiness import Readiness, describe
 from service.settings import LISTENING, Settings
 
@@ -54,14 +54,15 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     app.config["MAX_FORM_PARTS"] = settings.max_images + 10
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
 
+    app.register_blueprint(tensorflow_serving.blueprint(classifier, settings))
+
     @app.post("/classify")
     def classify() -> Response:
         started = time.monotonic()
         top_k = _integer("top_k", 5, low=1, high=MAX_TOP_K)
         pixels = _integer("pixels_sha256", 0, low=0, high=1)
         version = _integer("version", 0, low=0, high=2**63 - 1)
-        late = errors.RequestTimeout(f"expected the whole request within {settings.request_timeout_s:g} s")
-        with gevent.Timeout(settings.request_timeout_s, late):  # a client that trickles must not hold us for ever
+        with within(settings.request_timeout_s):
             uploads = read_uploads(request)
         images = [upload.image for upload in uploads]
         asked = Request(
@@ -74,7 +75,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
             request.args.get("label", ""),
             request.headers.get("X-Request-Id", ""),
         )
-        answer = _wait(classifier, asked)
+        answer = answer_of(classifier, asked)
         observe_answer("http", time.monotonic() - started, answer)
         return _answer(answer, uploads)
 
@@ -133,15 +134,6 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         return graft_error(errors.InternalError("an unforeseen error; the service's log knows more"))
 
     return app
-
-
-def _wait(classifier: Classifier, asked: Request) -> Answer:
-    """Lets other requests go on until the answer is there. Its end is certain: every call has a deadline."""
-    result: Any = AsyncResult()  # of an Answer; gevent's own type is loose
-    classifier.submit(asked, result.set)
-    with IN_FLIGHT.track_inprogress():
-        answer: Answer = result.get()
-    return answer
 
 
 def _integer(name: str, default: int, *, low: int, high: int) -> int:

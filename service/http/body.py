@@ -12,6 +12,7 @@ from typing import Any, Final
 from flask import Request
 
 from service.errors import ImageError, InvalidBase64, InvalidRequest, UnsupportedMedia
+from service.http.waiting import whole_body
 
 _RAW: Final = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types, beside image/*, whose body is one image. The last is what `curl --data-binary` says of any file."""
@@ -39,22 +40,15 @@ def read_uploads(request: Request) -> list[Upload]:
     """
     kind = request.mimetype
     if kind.startswith("image/") or kind in _RAW:
-        return [Upload("", _whole(request))]
+        return [Upload("", whole_body())]
     if kind == "multipart/form-data":
         return _multipart(request)
     if kind == "application/json":
-        return _json(_whole(request))
+        return _json(whole_body())
     raise UnsupportedMedia(
         "expected an image (image/*, application/octet-stream), multipart/form-data or application/json, "
         f"got {kind[:100]!r}"
     )
-
-
-def _whole(request: Request) -> bytes:
-    body = request.get_data(cache=False)
-    # a chunked body is cut off at the limit without a word; asking for more is what raises RequestEntityTooLarge
-    request.stream.read(1)
-    return body
 
 
 def _multipart(request: Request) -> list[Upload]:
