@@ -51,7 +51,7 @@ def _run(models: Path) -> tuple[float, dict[str, float]]:
         started = time.monotonic()
         process = subprocess.Popen([*command, "--http-port", "0", "--grpc-port", "0"], stderr=subprocess.DEVNULL)
         try:
-            url = _wait_until_ready(Path(run_dir), process)
+            url = wait_until_ready(Path(run_dir), process)
             took = time.monotonic() - started
             names = json.loads(urllib.request.urlopen(f"{url}/readyz").read())["models"]  # noqa: S310 - our own
             for number in range(_REQUESTS):
@@ -59,13 +59,13 @@ def _run(models: Path) -> tuple[float, dict[str, float]]:
                 request = urllib.request.Request(f"{url}/classify?model={name}", PROBE_IMAGE)  # noqa: S310
                 request.add_header("Content-Type", "image/png")
                 urllib.request.urlopen(request).read()  # noqa: S310
-            return took, _memory(process.pid)
+            return took, memory_mb(process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
 
-def _wait_until_ready(run_dir: Path, process: "subprocess.Popen[bytes]") -> str:
+def wait_until_ready(run_dir: Path, process: "subprocess.Popen[bytes]") -> str:
     end = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -77,7 +77,7 @@ def _wait_until_ready(run_dir: Path, process: "subprocess.Popen[bytes]") -> str:
     raise SystemExit("the service did not become ready")
 
 
-def _memory(supervisor: int) -> dict[str, float]:
+def memory_mb(supervisor: int) -> dict[str, float]:
     """PSS in MB by process name, of a process and everything below it."""
     parents = {}
     for folder in Path("/proc").iterdir():
@@ -93,11 +93,13 @@ def _memory(supervisor: int) -> dict[str, float]:
     sizes = {}
     numbers: dict[str, int] = defaultdict(int)
     for pid in found:
-        name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip() or str(pid)
+        try:
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip() or str(pid)
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+        except OSError:  # it has just ended
+            continue
         numbers[name] += 1
-        pss = re.search(
-            r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"), re.MULTILINE
-        )
+        pss = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
         label = f"{name} ({numbers[name]})" if name.startswith("graft engine") else name
         sizes[label] = int(pss.group(1)) / 1024 if pss else 0.0
     return sizes
