@@ -66,6 +66,7 @@ def _run(models: Path) -> tuple[float, dict[str, float]]:
 
 
 def wait_until_ready(run_dir: Path, process: "subprocess.Popen[bytes]") -> str:
+    """Returns the URL of a service's HTTP front once /readyz says 200."""
     end = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < end and process.poll() is None:
         try:

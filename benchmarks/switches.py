@@ -116,34 +116,27 @@ def main() -> int:
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            return _measure(options, models, run_dir, process, image)
+            return _measure(options, Path(folder), process, image)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
 
-def _measure(
-    options: argparse.Namespace, models: Path, run_dir: Path, process: "subprocess.Popen[bytes]", image: bytes
-) -> int:
+def _measure(options: argparse.Namespace, folder: Path, process: "subprocess.Popen[bytes]", image: bytes) -> int:
+    run_dir = folder / "run"
     url = wait_until_ready(run_dir, process)
     address = json.loads((run_dir / "address.json").read_text(encoding="ascii"))
     clients = _Clients(url.removeprefix("http://"), address["grpc"], image, options.clients)
     try:
-        return _disturb(options, models, run_dir, process, url, clients)
+        return _disturb(options, folder, process.pid, url, clients)
     finally:
         clients.stop()
 
 
-def _disturb(
-    options: argparse.Namespace,
-    models: Path,
-    run_dir: Path,
-    process: "subprocess.Popen[bytes]",
-    url: str,
-    clients: _Clients,
-) -> int:
+def _disturb(options: argparse.Namespace, folder: Path, supervisor: int, url: str, clients: _Clients) -> int:
+    models, run_dir = folder / "models", folder / "run"
     _until(lambda: clients.answers > 50 * options.clients, "warm")
-    before = sum(memory_mb(process.pid).values())
+    before = sum(memory_mb(supervisor).values())
     live, rollbacks = 1, []
     for number in range(max(options.switches, options.kills)):
         if number < options.switches:
@@ -160,7 +153,7 @@ def _disturb(
         _until(lambda answered=answered: clients.answers > answered + 5 * options.clients, "answers")  # type: ignore[misc]
     time.sleep(_KEEP_PREVIOUS_S + _SETTLE_S)  # engines that were replaced have loaded, the version before has ended
     _until(lambda: _versions(url) == [live], "one version loaded")
-    after = sum(memory_mb(process.pid).values())
+    after = sum(memory_mb(supervisor).values())
     lines = (
         f"{options.switches} switches, {options.kills} kill -9, {options.clients} clients: {clients.answers} answers",
         f"failed requests: {len(clients.failures)}",
