@@ -93,7 +93,11 @@ class LoadedVersion:
         """Starts engines whose time has come. When the host cannot (OSError), they stay due."""
         settings = self._settings
         for due in [one for one in self._due if one[0] <= time.monotonic()]:
-            self._engines.append(EngineProcess(self._path, self._run_dir, settings.engine, due[1], settings.max_pixels))
+            self._engines.append(
+                EngineProcess(
+                    self._path, self._run_dir, settings.engine, due[1], settings.max_pixels, _options(settings)
+                )
+            )
             self._due.remove(due)
 
     @staticmethod
@@ -150,3 +154,14 @@ class LoadedVersion:
         if not self._engines:
             self.state = "END"
             _log.info("%s unloaded", self._name)
+
+
+def _options(settings: Settings) -> Sequence[str]:
+    """Flags for the engine `tensorflow-serving`."""
+    if not settings.tensorflow_serving:
+        return ()
+    trusted = settings.tensorflow_serving_ca_file
+    return (
+        *("--url", settings.tensorflow_serving, "--timeout-s", str(settings.tensorflow_serving_timeout_s)),
+        *(() if trusted == Path() else ("--ca-file", str(trusted.absolute()))),
+    )

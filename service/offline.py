@@ -33,7 +33,7 @@ class OfflineClassifier:
 
     Args:
         version_dir: published or not yet.
-        engine: one of settings.ENGINES.
+        engine: one of settings.LOCAL_ENGINES.
 
     Attributes:
         engine: what it runs on, such as "openvino/bf16".

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ class EngineProcess:
         engine: one of settings.ENGINES.
         core: CPU core to pin it to; None for all.
         max_pixels: limit for one picture.
+        options: further flags of the process.
 
     Raises:
         OSError: the host cannot start another process.
@@ -42,7 +44,15 @@ class EngineProcess:
         class_names: in the order of the model's scores, once it has loaded.
     """
 
-    def __init__(self, version_dir: Path, run_dir: Path, engine: str, core: int | None, max_pixels: int) -> None:
+    def __init__(  # noqa: PLR0917 - a process has as many flags
+        self,
+        version_dir: Path,
+        run_dir: Path,
+        engine: str,
+        core: int | None,
+        max_pixels: int,
+        options: Sequence[str] = (),
+    ) -> None:
         self.core = core
         # never used twice, so that no front takes a new engine for the one that died
         self.socket = run_dir / f"engine-{os.getpid()}-{next(_numbers)}.sock"
@@ -54,7 +64,7 @@ class EngineProcess:
         status_reader, status_writer = os.pipe()
         command = [sys.executable, "-m", "service.engine", "--version-dir", str(version_dir.absolute())]
         command += ["--socket", str(self.socket), "--status-fd", str(status_writer), "--engine", engine]
-        command += ["--max-pixels", str(max_pixels), *(() if core is None else ("--core", str(core)))]
+        command += ["--max-pixels", str(max_pixels), *(() if core is None else ("--core", str(core))), *options]
         # One engine is one thread; numeric libraries that start a thread per core would only get in its way.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         try:

@@ -11,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-ENGINES: Final = ("auto", "openvino", "openvino/bf16", "openvino/f32", "tensorflow")
+LOCAL_ENGINES: Final = ("auto", "openvino", "openvino/bf16", "openvino/f32", "tensorflow")
+"""Those that compute on this host."""
+
+ENGINES: Final = (*LOCAL_ENGINES, "tensorflow-serving")
 """What `--engine` takes; a name without precision means all of its precisions, fastest first."""
 
 MAX_PIXELS: Final = 100_000_000
@@ -42,6 +46,15 @@ class Settings:
     engine: str = _setting("auto", f"what computes: {', '.join(ENGINES)}", choices=ENGINES)
     engines: int = _setting(
         0, "engine processes per version; 0 means one per CPU core, or one on a GPU host", low=0, high=1024
+    )
+    tensorflow_serving: str = _setting(
+        "", "grpc://HOST:PORT, or grpcs://HOST:PORT for TLS: what --engine tensorflow-serving asks"
+    )
+    tensorflow_serving_ca_file: Path = _setting(
+        Path(), "PEM file with the certificates to trust there; by default the system's"
+    )
+    tensorflow_serving_timeout_s: float = _setting(
+        5.0, "seconds that one batch may take there, retries included", low=0.001, high=3600
     )
     poll_interval_s: float = _setting(1.0, "seconds between looks at the models directory", low=0.05, high=3600)
     keep_previous_s: float = _setting(
@@ -103,6 +116,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         settings = Settings(**{name: _convert(name, value, where) for name, (value, where) in chosen.items()})
         if settings.admin_token_file != Path():
             read_token(settings.admin_token_file)
+        _check_remote(settings)
         return settings
     except ValueError as error:
         parser.error(str(error))
@@ -121,6 +135,22 @@ def read_token(path: Path) -> str:
     if len(token) < _SHORTEST_TOKEN or not token.isprintable() or " " in token:
         raise ValueError(f"{path}: expected a token of at least {_SHORTEST_TOKEN} characters without spaces")
     return token
+
+
+def _check_remote(settings: Settings) -> None:
+    asked = settings.engine == "tensorflow-serving"
+    try:
+        url = urlsplit(settings.tensorflow_serving)
+        good = url.scheme in {"grpc", "grpcs"} and url.hostname and url.port and not url.path
+    except ValueError:
+        good = False
+    if (asked or settings.tensorflow_serving) and not good:
+        raise ValueError(
+            f"--tensorflow-serving: expected grpc://HOST:PORT or grpcs://HOST:PORT, got {settings.tensorflow_serving!r}"
+        )
+    file = settings.tensorflow_serving_ca_file
+    if file != Path() and not file.is_file():
+        raise ValueError(f"--tensorflow-serving-ca-file: there is no file {file}")
 
 
 def save_settings(path: Path, settings: Settings) -> None:

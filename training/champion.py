@@ -85,7 +85,7 @@ def compare(
         predictions: the new version's, of the test images.
         class_names: the new version's.
         data_sha256: fingerprint of the data that the new version was trained on.
-        engine: one of service.settings.ENGINES.
+        engine: one of service.settings.LOCAL_ENGINES.
         on_progress: called with (images done, images in all).
 
     Returns:

@@ -35,7 +35,7 @@ def predict(
 
     Args:
         version_dir: finished but for its metrics.
-        engine: one of service.settings.ENGINES.
+        engine: one of service.settings.LOCAL_ENGINES.
         images: what to ask about.
         on_progress: called with (images done, images in all).
 

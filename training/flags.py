@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from service.settings import ENGINES
+from service.settings import LOCAL_ENGINES
 from training.settings import STRATEGIES
 
 
@@ -151,7 +151,7 @@ def add_evidence(group: "argparse._ArgumentGroup") -> None:
         help="of the images, to validate on; used where DATA gives no validation images",
     )
     add_group_regex(group)
-    group.add_argument("--engine", choices=ENGINES, default="auto", help="what evaluates the export")
+    group.add_argument("--engine", choices=LOCAL_ENGINES, default="auto", help="what evaluates the export")
 
 
 def add_group_regex(group: "argparse._ArgumentGroup") -> None:

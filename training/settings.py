@@ -31,7 +31,7 @@ class Settings:
         validation_fraction: the same for validation.
         cache: folder for features and unpacked archives.
         group_regex: images whose relative paths capture the same stay on one side of the split; None for no such.
-        engine: what evaluates the export; one of service.settings.ENGINES.
+        engine: what evaluates the export; one of service.settings.LOCAL_ENGINES.
         command: what was typed.
         time_budget: seconds that `auto` may spend on deciding and training.
         champion: refuse a version that is significantly worse than the published one.

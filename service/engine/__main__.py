@@ -22,7 +22,7 @@ import setproctitle
 from service import host
 from service.engine.loop import EngineLoop
 from service.engine.runtime import candidates, load
-from service.errors import GraftError
+from service.errors import CapacityError, GraftError
 from service.version import check_place, read_version, verify_files
 
 _SPARE_BYTES = 2 << 30
@@ -38,6 +38,9 @@ def main() -> int:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--core", type=int, help="CPU core to run on; all where left out")
     parser.add_argument("--max-pixels", type=int, required=True)
+    parser.add_argument("--url", help="for the engine tensorflow-serving, as are the next two")
+    parser.add_argument("--ca-file", type=Path, default=Path())
+    parser.add_argument("--timeout-s", type=float)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then drains us
@@ -51,11 +54,15 @@ def main() -> int:
             setproctitle.setproctitle(f"graft engine {version.name}/{version.number}")
             check_place(version)
             verify_files(version)
-            choices = candidates(options.engine, host.cpu_flags(), host.has_gpu())
+            remote = {"url": options.url, "ca_file": options.ca_file, "timeout_s": options.timeout_s}
+            choices = candidates(options.engine, host.cpu_flags(), host.has_gpu(), remote)
             runtime = load(version, choices, threads=len(os.sched_getaffinity(0)))
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind(str(options.socket))
             listener.listen(128)
+        except CapacityError as error:
+            json.dump({"error": str(error)}, status)
+            return 1
         except GraftError as error:
             json.dump({"error": str(error), "lasting": True}, status)
             return 1

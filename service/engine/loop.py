@@ -186,6 +186,9 @@ class EngineLoop:
         started = self._clock()
         try:
             scores = self._runtime.predict(np.stack([pixels for _, pixels, _ in decoded]))
+        except GraftError as error:  # whoever computes for us has said why; asking again for each image is no help
+            self._answer([(job, _failure(error)) for job, _, _ in decoded])
+            return
         except Exception:  # noqa: BLE001 - foreign runtimes raise anything
             _log.exception("inference failed on a batch of %d", len(decoded))
             if len(decoded) > 1:  # somebody's image may be the cause: the others shall not pay for it

@@ -6,15 +6,15 @@ fastest first, and takes the first that loads and reproduces the version's golde
 
 import importlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.goldens import check_scores, golden_pixels
-from service.errors import BrokenVersion
+from service.errors import BrokenVersion, CapacityError
 from service.image import Pixels
 from service.version import Version
 
@@ -46,26 +46,34 @@ class Candidate:
         name: engine and precision.
         module: where its class `Loaded` is; imported only when tried, so that one runtime never pays for another.
         tolerance: largest difference of a score from the trained model's float32 one that is still the same answer.
+        options: what else its `Loaded` is to know.
     """
 
     name: str
     module: str
     tolerance: float
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 _BF16: Final = Candidate("openvino/bf16", "service.engine.openvino", 0.05)
 _F32: Final = Candidate("openvino/f32", "service.engine.openvino", 0.001)
 _TENSORFLOW: Final = Candidate("tensorflow/f32", "service.engine.tensorflow", 0.001)
+_REMOTE: Final = Candidate("tensorflow-serving", "service.engine.tensorflow_serving", 0.05)
 
 
-def candidates(engine: str, cpu_flags: frozenset[str], has_gpu: bool) -> Sequence[Candidate]:
+def candidates(
+    engine: str, cpu_flags: frozenset[str], has_gpu: bool, remote: Mapping[str, Any] | None = None
+) -> Sequence[Candidate]:
     """The runtimes to try, fastest first, by the measurements in docs/decisions.md.
 
     Args:
         engine: one of settings.ENGINES.
         cpu_flags: what the CPU can do.
         has_gpu: whether an NVIDIA GPU is there.
+        remote: what `tensorflow-serving` is to know; it is only taken when asked for.
     """
+    if engine == _REMOTE.name:
+        return [replace(_REMOTE, options=remote or {})]
     # bf16 without instructions for it is emulated and slower than f32
     on_cpu = [_BF16, _F32] if cpu_flags & {"amx_bf16", "avx512_bf16"} else [_F32]
     everything = [_TENSORFLOW, *on_cpu] if has_gpu else [*on_cpu, _TENSORFLOW]
@@ -85,13 +93,18 @@ def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtim
 
     Raises:
         BrokenVersion: the pixels of the goldens are not reproduced, or no candidate gives their scores.
+        CapacityError: who computes elsewhere cannot do so now.
     """
     goldens = version.goldens()
     pixels = golden_pixels(version, goldens)
     refusals = []
     for choice in choices:
         try:
-            runtime: Runtime = importlib.import_module(choice.module).Loaded(version, choice.name, threads)
+            runtime: Runtime = importlib.import_module(choice.module).Loaded(
+                version, choice.name, threads, **choice.options
+            )
+        except CapacityError:
+            raise
         except ImportError:
             refusals.append(f"{choice.name}: not installed")
             continue
