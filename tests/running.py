@@ -181,6 +181,12 @@ def start(models: Path, **settings: object) -> Service:
     return service
 
 
+def client_command(*arguments: object) -> tuple[list[str], dict[str, str]]:
+    """The command line of the light client, and the environment to run it in from any folder."""
+    environment = {"PYTHONPATH": str(_ROOT), "PATH": "", "GRPC_VERBOSITY": "NONE"}
+    return [sys.executable, "-m", "service.client", *map(str, arguments)], environment
+
+
 def _parents() -> dict[int, int]:
     """Every process that has not ended, with its parent."""
     parents = {}

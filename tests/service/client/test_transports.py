@@ -1,24 +1,20 @@
-"""service/client.py: both transports give the same predictions; the command line says what happened."""
+"""service/client: both transports give the same predictions, try again alike, and serve any number of threads."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import grpc
 import pytest
 
 from protos.classifier_pb2 import ClassifyResponse, LabelScore, Result
 from protos.classifier_pb2_grpc import ImageClassifierServicer, add_ImageClassifierServicer_to_server
-from service.client import Client, ClientError, GrpcClient, HttpClient
+from service.client import Client, ClientError, GrpcClient, HttpClient, Refused, Retry, Unanswered
 from tests.pictures import encode, photo, plain
 from tests.running import Service
 
-_ROOT = Path(__file__).resolve().parents[2]
 _TRANSPORTS = ("http", "grpc")
 
 
@@ -27,8 +23,9 @@ def connect() -> Iterator[Callable[[str, str], Client]]:
     """Makes clients by transport and address, and hangs up afterwards."""
     clients: list[HttpClient | GrpcClient] = []
 
-    def begin(transport: str, address: str) -> Client:
-        clients.append(HttpClient(address) if transport == "http" else GrpcClient(address))
+    def begin(transport: str, address: str, timeout_s: float = 60.0) -> Client:
+        make = HttpClient if transport == "http" else GrpcClient
+        clients.append(make(address, timeout_s))
         return clients[-1]
 
     yield begin
@@ -102,12 +99,12 @@ def test_a_wrong_request_is_an_exception(client: Client) -> None:
 
 def test_a_request_that_is_too_large_is_not_tried_again(client: Client, monkeypatch) -> None:
     """It would be too large the next time."""
-    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it was tried again"))
-    with pytest.raises(ClientError, match=r"REQUEST_TOO_LARGE|RESOURCE_EXHAUSTED"):
+    monkeypatch.setattr(Client, "_pause", lambda *_: pytest.fail("it was tried again"))
+    with pytest.raises(Refused, match=r"REQUEST_TOO_LARGE|RESOURCE_EXHAUSTED"):
         client.classify([("a", b"x" * 400_000)] * 6)
 
 
-@pytest.mark.parametrize("url", ["localhost:8501", "ftp://localhost", "http://", ""])
+@pytest.mark.parametrize("url", ["localhost:8501", "ftp://localhost", "http://", "http://a:b", ""])
 def test_a_wrong_url_says_what_was_expected(url: str) -> None:
     """Before anything is sent."""
     with pytest.raises(ClientError, match="expected a URL like http://localhost:8501, got"):
@@ -122,7 +119,11 @@ class _Refusing:
 
     def __init__(self) -> None:
         self.refusals: list[int] = []
+        self.retry_after_s = 0
         self.asked = 0
+        self.heard: dict[str, str] = {}
+        self.hanging = threading.Event()
+        self.go_on = threading.Event()
 
     def next(self) -> int:
         """An HTTP status; 200 when all refusals are used up."""
@@ -142,12 +143,19 @@ def refusing_http() -> Iterator[tuple[str, _Refusing]]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            state.heard = dict(self.headers)
             status = state.next()
+            if status == 1:
+                state.hanging.set()
+                state.go_on.wait(60)
+                status = 200
             self.close_connection = not status
             if status:
                 body = b"<html>" if status == 502 else json.dumps(good if status == 200 else refusal).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
+                if state.retry_after_s:
+                    self.send_header("Retry-After", str(state.retry_after_s))
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -170,13 +178,20 @@ def refusing_grpc() -> Iterator[tuple[str, _Refusing]]:
         503: (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
         429: (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
         500: (grpc.StatusCode.INTERNAL, "INTERNAL"),
+        504: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     }
 
     class Servicer(ImageClassifierServicer):
         def Classify(self, request, context):  # noqa: ARG002, N802 - the protocol's
+            state.heard = {"remaining": str(context.time_remaining())}
             status = state.next()
+            if status == 1:
+                state.hanging.set()
+                state.go_on.wait(60)
+                status = 200
             if status != 200:
-                context.set_trailing_metadata((("graft-error-code", refusals[status][1]),))
+                pushback = (("grpc-retry-pushback-ms", str(state.retry_after_s * 1000)),) if state.retry_after_s else ()
+                context.set_trailing_metadata((("graft-error-code", refusals[status][1]), *pushback))
                 context.abort(refusals[status][0], "not yet")
             return ClassifyResponse(
                 model="m", version=3, results=[Result(label="x", score=1, top=[LabelScore(label="x", score=1)])]
@@ -195,21 +210,22 @@ def refusing_grpc() -> Iterator[tuple[str, _Refusing]]:
 def waits(monkeypatch) -> list[float]:
     """How long the client would have waited; it does not."""
     found: list[float] = []
-    monkeypatch.setattr("service.client.time.sleep", found.append)
+    monkeypatch.setattr(Client, "_pause", lambda _, seconds: found.append(seconds))
     return found
 
 
 @pytest.mark.parametrize("transport", _TRANSPORTS)
-@pytest.mark.parametrize("refusals", [[503], [429], [503, 429, 503]], ids=str)
+@pytest.mark.parametrize("refusals", [[503], [429], [504], [503, 429, 503]], ids=str)
 def test_a_busy_service_is_asked_again(
     request, connect, waits: list[float], transport: str, refusals: list[int]
 ) -> None:
-    """Overloaded or not ready: up to three more tries, each after twice the wait of the last."""
+    """Overloaded, not ready or late: up to three more tries, each after about twice the wait of the last."""
     address, state = request.getfixturevalue(f"refusing_{transport}")
     state.refusals = list(refusals)
     (one,) = connect(transport, address).classify([("a", b"a")])
     assert (one.label, one.version, state.asked) == ("x", 3, len(refusals) + 1)
-    assert waits == [0.25, 0.5, 1.0][: len(refusals)]
+    assert len(waits) == len(refusals)
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, [0.25, 0.5, 1.0], strict=False))
 
 
 @pytest.mark.parametrize("transport", _TRANSPORTS)
@@ -233,21 +249,22 @@ def test_an_error_that_would_come_again_is_not_tried_again(request, connect, wai
 
 
 def test_a_lost_connection_is_made_anew(refusing_http, connect, waits: list[float]) -> None:
-    """The server hung up, as servers do with idle connections: the same client goes on."""
+    """The server hung up, as servers do with idle connections: the same client goes on at once."""
     address, state = refusing_http
     client = connect("http", address)
     assert client.classify([("a", b"a")])[0].label == "x"
     state.refusals = [0]
     assert client.classify([("a", b"a")])[0].label == "x"
-    assert (state.asked, len(waits)) == (3, 1)
+    assert (state.asked, waits) == (3, [])
 
 
-def test_an_answer_that_is_no_json_is_an_error(refusing_http, connect) -> None:
+def test_an_answer_that_is_no_json_is_an_error(refusing_http, connect, waits: list[float]) -> None:
     """A proxy's page, say: the client names the status and shows no trace."""
     address, state = refusing_http
-    state.refusals = [502]
+    state.refusals = [502] * 9
     with pytest.raises(ClientError, match="answered 502 with something that is not JSON"):
         connect("http", address).classify([("a", b"a")])
+    assert len(waits) == 3
 
 
 @pytest.mark.parametrize(("transport", "address"), [("http", "http://127.0.0.1:1"), ("grpc", "127.0.0.1:1")])
@@ -258,71 +275,87 @@ def test_nobody_there_is_an_error(connect, waits: list[float], transport: str, a
     assert len(waits) == 3
 
 
-# -- the command line
-
-
-@pytest.fixture
-def images(tmp_path):
-    """Two good image files and one bad."""
-    for colour in ("red", "blue"):
-        (tmp_path / f"{colour}.png").write_bytes(plain(colour))
-    (tmp_path / "bad.txt").write_text("text", encoding="utf-8")
-    return tmp_path
-
-
-def _command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service.client", *map(str, arguments)]
-    environment = {"PYTHONPATH": str(_ROOT), "PATH": "", "GRPC_VERBOSITY": "NONE"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-def _where(service: Service, transport: str) -> list[str]:
-    return ["--url", service.http] if transport == "http" else ["--grpc", service.grpc]
+@pytest.mark.parametrize("transport", _TRANSPORTS)
+def test_what_the_service_asks_to_wait_is_waited(request, connect, waits: list[float], transport: str) -> None:
+    """Retry-After and its like in gRPC: at least that, and not all clients at the same moment."""
+    address, state = request.getfixturevalue(f"refusing_{transport}")
+    state.refusals, state.retry_after_s = [503, 429], 3
+    assert connect(transport, address).classify([("a", b"a")])[0].label == "x"
+    assert len(waits) == 2
+    assert all(3 <= wait <= 3.75 for wait in waits)
 
 
 @pytest.mark.parametrize("transport", _TRANSPORTS)
-def test_the_command_prints_a_line_per_image(service: Service, images: Path, transport: str) -> None:
-    """File, labels with scores, model and version; exit code 0."""
-    done = _command(images, "red.png", "blue.png", *_where(service, transport), "--top-k", 2)
-    assert (done.returncode, done.stderr) == (0, "")
-    first, second = done.stdout.splitlines()
-    assert first.startswith("red.png: red 1.000, grey 0.000")
-    assert first.endswith("(pets/1)")
-    assert second.startswith("blue.png: blue 1.000, ")
+def test_nothing_is_waited_beyond_the_deadline(request, connect, waits: list[float], transport: str) -> None:
+    """When the wait alone would take longer than the time that is left, the refusal is told at once."""
+    address, state = request.getfixturevalue(f"refusing_{transport}")
+    state.refusals, state.retry_after_s = [503], 30
+    with pytest.raises(Unanswered, match="not yet") as refused:
+        connect(transport, address, timeout_s=20).classify([("a", b"a")])
+    assert (state.asked, waits) == (1, [])
+    assert refused.value.retry_after_s == 30
+
+
+def test_the_service_is_told_deadline_and_priority(refusing_http, refusing_grpc, connect) -> None:
+    """So that it can drop what is late and put last what can wait."""
+    address, state = refusing_http
+    connect("http", address, timeout_s=7).classify([("a", b"a")], bulk=True)
+    assert state.heard["X-Request-Priority"] == "bulk"
+    assert 6000 < int(state.heard["X-Request-Timeout-Ms"]) <= 7000
+    connect("http", address).classify([("a", b"a")])
+    assert "X-Request-Priority" not in state.heard
+    address, state = refusing_grpc
+    connect("grpc", address, timeout_s=7).classify([("a", b"a")], bulk=True)
+    assert 6 < float(state.heard["remaining"]) <= 7
 
 
 @pytest.mark.parametrize("transport", _TRANSPORTS)
-def test_the_command_goes_on_after_an_image_that_failed(service: Service, images: Path, transport: str) -> None:
-    """Unreadable for the service or for the client itself: said in its line, the others answered, exit code 1."""
-    done = _command(images, "bad.txt", "nowhere.png", "red.png", *_where(service, transport))
-    assert done.returncode == 1
-    bad, nowhere, good = done.stdout.splitlines()
-    assert bad.startswith("bad.txt: UNSUPPORTED_FORMAT: expected a JPEG")
-    assert nowhere == "nowhere.png: cannot read the file: No such file or directory"
-    assert good.startswith("red.png: red")
-
-
-def test_the_command_prints_json(service: Service, images: Path) -> None:
-    """One object per line, with every field of a prediction."""
-    done = _command(images, "red.png", "bad.txt", "--json", "--url", service.http)
-    good, bad = map(json.loads, done.stdout.splitlines())
-    assert (good["label"], good["model"], good["version"], good["error"]) == ("red", "pets", 1, "")
-    assert bad["error"].startswith("UNSUPPORTED_FORMAT")
-    assert set(good) == set(bad)
+def test_a_service_that_hangs_is_given_up(request, connect, transport: str) -> None:
+    """At the deadline, not later."""
+    address, state = request.getfixturevalue(f"refusing_{transport}")
+    state.refusals = [1]
+    with pytest.raises(Unanswered):
+        connect(transport, address, timeout_s=0.3).classify([("a", b"a")])
+    assert state.asked == 1
+    state.go_on.set()
 
 
 @pytest.mark.parametrize("transport", _TRANSPORTS)
-def test_the_command_says_when_nothing_could_be_asked(service: Service, images: Path, transport: str) -> None:
-    """An unknown model: on standard error, exit code 2."""
-    done = _command(images, "red.png", *_where(service, transport), "--model", "cats")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "MODEL_NOT_FOUND: no model 'cats'; there are: pets" in done.stderr
-    assert done.stderr.startswith("error: ")
+def test_closing_wakes_whoever_waits_for_an_answer(request, connect, transport: str) -> None:
+    """From another thread, as Ctrl-C in a bulk run does; afterwards the client says that it is closed."""
+    address, state = request.getfixturevalue(f"refusing_{transport}")
+    state.refusals = [1]
+    client = connect(transport, address)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.classify, [("a", b"a")])
+        assert state.hanging.wait(60)
+        client.close()
+        with pytest.raises(Unanswered):
+            asked.result(timeout=30)
+    state.go_on.set()
+    with pytest.raises(Unanswered, match="closed"):
+        client.classify([("a", b"a")])
 
 
-def test_the_command_says_when_it_is_called_wrongly(images: Path) -> None:
-    """No image, or both transports at once: argparse's message, exit code 2."""
-    assert _command(images).returncode == 2
-    both = _command(images, "red.png", "--url", "http://x", "--grpc", "x:1")
-    assert both.returncode == 2
-    assert "not allowed with argument" in both.stderr
+def test_threads_share_a_client(client: Client) -> None:
+    """Sixteen threads, one client: everybody gets the answers to their own images."""
+    colours = ["red", "green", "blue", "grey"] * 16
+
+    def ask(number: int) -> str:
+        names = [f"{number}", f"{number}+"]
+        found = client.classify([(names[0], plain(colours[number])), (names[1], plain(colours[number - 1]))])
+        assert [one.filename for one in found] == names
+        return f"{found[0].label} {found[1].label}"
+
+    with ThreadPoolExecutor(16) as pool:
+        labels = list(pool.map(ask, range(64)))
+    assert labels == [f"{colours[number]} {colours[number - 1]}" for number in range(64)]
+
+
+def test_waits_double_and_end_somewhere() -> None:
+    """With a random part, and never less than the service asks."""
+    retry = Retry(first_wait_s=1, longest_wait_s=8)
+    for failed, most in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (1000, 8)):
+        waits = [retry.wait_s(failed, 0) for _ in range(200)]
+        assert most / 2 <= min(waits) < max(waits) <= most
+    assert min(retry.wait_s(1, 20) for _ in range(50)) >= 20

@@ -1,0 +1,200 @@
+"""`python -m service.client`: the command line."""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from service.client import Ask, Client, ClientError, GrpcClient, HttpClient
+from service.client.files import find_images, read_list
+from service.client.output import writer
+from service.client.pipeline import Limits, classify_files
+from service.client.progress import Progress
+from service.client.results import ResultsFile
+
+ALL_ANSWERED: Final = 0
+SOME_FAILED: Final = 1
+NOTHING_ASKED: Final = 2
+STOPPED: Final = 3
+INTERRUPTED: Final = 130
+
+_URL: Final = "http://localhost:8501"
+_GRPC: Final = "localhost:8500"
+_BULK_IMAGES: Final = 16
+_BULK_PATIENCE_S: Final = 300.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code: 0 all images were answered, 1 some failed, 2 nothing could be asked, 3 stopped on the way (the
+        same command goes on), 130 interrupted.
+    """
+    options = _parse(arguments)
+    try:
+        client = _connect(options)
+    except ClientError as error:
+        return _complain(str(error), NOTHING_ASKED)
+    with client:
+        return _bulk(client, options) if options.out else _few(client, options)
+
+
+def _few(client: Client, options: argparse.Namespace) -> int:
+    """Prints a prediction for each image as it comes, in order."""
+    problems: list[str] = []
+    paths = list(options.images) if _only_files(options) else []
+    width = min(60, max([4, *map(len, paths)])) if paths else 40
+    show: Callable[..., None] | None = None
+    failed = False
+    try:
+        if "-" in options.images:
+            (one,) = client.ask([("-", sys.stdin.buffer.read())], _ask(options))
+            show = writer(options.form, options.top_k, width)
+            show(one)
+            failed = bool(one.error)
+        files = _paths(options, problems.append, in_order=True)
+        for predictions in classify_files(client, files, _ask(options), Limits(options.requests), lambda _: None):
+            show = show or writer(options.form, options.top_k, width)
+            for one in predictions:
+                show(one)
+                failed = failed or bool(one.error)
+    except ClientError as error:
+        return _complain(str(error), NOTHING_ASKED if show is None else STOPPED)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    for problem in problems:
+        _complain(problem, SOME_FAILED)
+    if show is None and not problems:
+        return _complain("no images were found", NOTHING_ASKED)
+    return SOME_FAILED if failed or problems else ALL_ANSWERED
+
+
+def _bulk(client: Client, options: argparse.Namespace) -> int:
+    """Writes a row for each image into the results file, but for those that have one already."""
+    try:
+        results = ResultsFile(options.out, options.top_k, retry_failed=options.retry_failed)
+    except ClientError as error:
+        return _complain(str(error), NOTHING_ASKED)
+    before, said = results.rows, Counter[str]()
+    again = "Give the same command again to go on."
+
+    def left() -> Iterator[str]:
+        for path in _paths(options, problem, in_order=False):
+            if path not in results:
+                yield path
+
+    def problem(text: str) -> None:
+        said[text] += 1
+        progress.say(text)
+
+    limits = Limits(options.requests, _BULK_IMAGES, _BULK_PATIENCE_S)
+    total = None if options.files_from else lambda: sum(1 for _ in _paths(options, lambda _: None, in_order=False))
+    progress = Progress(before, total)
+    try:
+        with progress:
+            for predictions in classify_files(client, left(), _ask(options, bulk=True), limits, progress.wait):
+                results.add(predictions)
+                progress.advance(len(predictions), sum(bool(one.error) for one in predictions))
+    except ClientError as error:
+        stopped = bool(results.rows)
+        _complain(f"{error}\n{results.rows} images are in {options.out}. {again if stopped else ''}".rstrip(), 0)
+        return STOPPED if stopped else NOTHING_ASKED
+    except KeyboardInterrupt:
+        return _complain(f"interrupted; {results.rows} images are in {options.out}. {again}", INTERRUPTED)
+    finally:
+        results.close()
+    rate = f"{progress.images} images in {progress.seconds:.1f} s ({progress.rate:.0f}/s)"
+    earlier = f", {before} by earlier runs" if before else ""
+    failed = f", {results.failed} failed (--retry-failed asks again)" if results.failed else ""
+    print(f"{rate}{earlier}{failed}; results in {options.out}", file=sys.stderr)  # noqa: T201
+    if not results.rows and not said:
+        return _complain("no images were found", NOTHING_ASKED)
+    return SOME_FAILED if results.failed or said else ALL_ANSWERED
+
+
+def _paths(options: argparse.Namespace, on_problem: Callable[[str], None], *, in_order: bool) -> Iterator[str]:
+    if options.files_from:
+        with sys.stdin.buffer if options.files_from == "-" else Path(options.files_from).open("rb") as lines:
+            yield from read_list(lines)
+    named: Iterable[str] = (name for name in options.images if name != "-")
+    # one spelling for one file, or a rerun would take it for another; and each only once
+    plain = dict.fromkeys(str(Path(name)) for name in named)
+    yield from find_images(plain, recursive=options.recursive, in_order=in_order, on_problem=on_problem)
+
+
+def _only_files(options: argparse.Namespace) -> bool:
+    return not options.files_from and all(Path(name).is_file() for name in options.images)
+
+
+def _connect(options: argparse.Namespace) -> Client:
+    if options.grpc or (options.out and not options.url):
+        return GrpcClient(options.grpc or _GRPC)
+    return HttpClient(options.url or _URL)
+
+
+def _ask(options: argparse.Namespace, *, bulk: bool = False) -> Ask:
+    return Ask(options.model, options.version, options.label, options.top_k, bulk)
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"error: {text}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m service.client",
+        description="Asks a running Graft service what is on images. With --out, any number of them: a row for each "
+        "in a CSV file, and a run that was ended goes on when the same command is given again.",
+        epilog="Exit code: 0 all images answered, 1 some failed, 2 nothing could be asked, 3 stopped on the way, 130 "
+        "interrupted.",
+    )
+    add = parser.add_argument
+    add(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="files, folders, patterns, or - for one image on standard input",
+    )
+    add("--files-from", metavar="FILE", help="also the files listed there, one path per line; - for standard input")
+    add("-r", "--recursive", action="store_true", help="take folders with everything below them")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help=f"of the service's HTTP front (default: {_URL}; with --out, gRPC)")
+    where.add_argument("--grpc", metavar="HOST:PORT", help=f"ask the gRPC front instead (default with --out: {_GRPC})")
+    add("--model", default="", help="name of the model (default: the only one)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, default=0, metavar="N", help="version to ask (default: the live one)")
+    which.add_argument("--label", default="", help="the version with this label, such as canary")
+    add("--top-k", type=int, default=3, metavar="N", help="labels per image (default: %(default)s)")
+    add("--requests", type=int, default=8, metavar="N", help="requests in flight (default: %(default)s)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="one JSON object per image")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="CSV with a heading")
+    form.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write or to go on with")
+    add("--retry-failed", action="store_true", help="with --out: ask again about images that failed")
+    parser.set_defaults(form="table")
+    options = parser.parse_args(arguments)
+    if not options.images and not options.files_from:
+        parser.error("expected images: files, folders, - or --files-from")
+    if options.images.count("-") + (options.files_from == "-") > 1:
+        parser.error("expected one use of standard input, got several")
+    if options.out and "-" in options.images:
+        parser.error("expected files with --out, got an image on standard input")
+    if options.retry_failed and not options.out:
+        parser.error("--retry-failed is for --out")
+    if not 1 <= options.requests <= 256:
+        parser.error(f"expected --requests to be 1 to 256, got {options.requests}")
+    if options.out and options.top_k < 1:
+        parser.error(f"expected --top-k to be at least 1, got {options.top_k}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
