@@ -80,6 +80,8 @@ def test_the_client_is_light() -> None:
     ]
     assert min(times) < 0.3  # the best of three: the machine may be busy with other things
     assert {"grpc", "google", "flask"} & _loaded_after("import service.client") == set()
+    # the command line neither, until it is known what is asked for
+    assert {"grpc", "google", "flask", "rich"} & _loaded_after("import service.client.__main__") == set()
 
 
 @pytest.mark.parametrize("path", _MODULES, ids=str)
