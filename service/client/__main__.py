@@ -180,7 +180,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write or to go on with")
     add("--retry-failed", action="store_true", help="with --out: ask again about images that failed")
     parser.set_defaults(form="table")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # files before and behind flags
     if not options.images and not options.files_from:
         parser.error("expected images: files, folders, - or --files-from")
     if options.images.count("-") + (options.files_from == "-") > 1:
