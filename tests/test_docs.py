@@ -29,7 +29,9 @@ def test_every_setting_is_documented_and_nothing_else():
     assert _rows("flag") == {"--config"} | {"--" + one.name.replace("_", "-") for one in fields(Settings)}
 
 
-@pytest.mark.parametrize("one", [one for one in fields(Settings) if one.default not in (Path(), "")], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "one", [one for one in fields(Settings) if one.default not in (Path(), "")], ids=lambda one: one.name
+)
 def test_every_default_is_the_documented_one(one):
     """The settings table says the default that the code has."""
     row = re.search(rf"^\| `--{one.name.replace('_', '-')}` \| `?([^|`]+)`? \|", _OPERATIONS, re.MULTILINE)
