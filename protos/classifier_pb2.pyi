@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "top_k", "images", "pixels_sha256", "label")
+    __slots__ = ("model", "version", "top_k", "images", "pixels_sha256", "label", "activation_map")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     PIXELS_SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_MAP_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     top_k: int
     images: _containers.RepeatedCompositeFieldContainer[Image]
     pixels_sha256: bool
     label: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., top_k: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., pixels_sha256: _Optional[bool] = ..., label: _Optional[str] = ...) -> None: ...
+    activation_map: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., top_k: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., pixels_sha256: _Optional[bool] = ..., label: _Optional[str] = ..., activation_map: _Optional[bool] = ...) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("data", "filename")
@@ -42,7 +44,7 @@ class ClassifyResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("filename", "label", "score", "unknown", "top", "timing_ms", "pixels_sha256", "error", "scores")
+    __slots__ = ("filename", "label", "score", "unknown", "top", "timing_ms", "pixels_sha256", "error", "scores", "activation_map")
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +54,7 @@ class Result(_message.Message):
     PIXELS_SHA256_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_MAP_FIELD_NUMBER: _ClassVar[int]
     filename: str
     label: str
     score: float
@@ -61,7 +64,32 @@ class Result(_message.Message):
     pixels_sha256: str
     error: Error
     scores: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, filename: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., unknown: _Optional[bool] = ..., top: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., timing_ms: _Optional[_Union[Timing, _Mapping]] = ..., pixels_sha256: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
+    activation_map: ActivationMap
+    def __init__(self, filename: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., unknown: _Optional[bool] = ..., top: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., timing_ms: _Optional[_Union[Timing, _Mapping]] = ..., pixels_sha256: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., scores: _Optional[_Iterable[float]] = ..., activation_map: _Optional[_Union[ActivationMap, _Mapping]] = ...) -> None: ...
+
+class ActivationMap(_message.Message):
+    __slots__ = ("height", "width", "values", "region_px")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    REGION_PX_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    values: _containers.RepeatedScalarFieldContainer[float]
+    region_px: Region
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., region_px: _Optional[_Union[Region, _Mapping]] = ...) -> None: ...
+
+class Region(_message.Message):
+    __slots__ = ("left", "top", "width", "height")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    left: float
+    top: float
+    width: float
+    height: float
+    def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., width: _Optional[float] = ..., height: _Optional[float] = ...) -> None: ...
 
 class LabelScore(_message.Message):
     __slots__ = ("label", "score")

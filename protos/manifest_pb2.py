@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/manifest.proto\x12\x08graft.v1\"\xe0\x04\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x04 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\"\n\x05image\x18\x06 \x01(\x0b\x32\x13.graft.v1.ImageSpec\x12 \n\x06recipe\x18\x07 \x01(\x0b\x32\x10.graft.v1.Recipe\x12\"\n\x07metrics\x18\x08 \x01(\x0b\x32\x11.graft.v1.Metrics\x12\'\n\x04\x64\x61ta\x18\t \x01(\x0b\x32\x19.graft.v1.DataFingerprint\x12*\n\x0b\x63\x61libration\x18\n \x01(\x0b\x32\x15.graft.v1.Calibration\x12\x19\n\x11unknown_threshold\x18\x0b \x01(\x01\x12\x39\n\x0c\x66iles_sha256\x18\x0c \x03(\x0b\x32#.graft.v1.Manifest.FilesSha256Entry\x12\x41\n\x10library_versions\x18\r \x03(\x0b\x32\'.graft.v1.Manifest.LibraryVersionsEntry\x12\x33\n\rserving_bytes\x18\x0e \x01(\x0b\x32\x1c.graft.v1.ServingBytesParity\x1a\x32\n\x10\x46ilesSha256Entry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\tImageSpec\x12\x0f\n\x07side_px\x18\x01 \x01(\x05\x12\x0e\n\x06resize\x18\x02 \x01(\t\x12\x10\n\x08resample\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65\x63ode_version\x18\x04 \x01(\x05\"\xd1\x02\n\x06Recipe\x12\x10\n\x08strategy\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x0f\n\x07weights\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x1a\n\x12trained_parameters\x18\x05 \x01(\x03\x12\x18\n\x10total_parameters\x18\x06 \x01(\x03\x12>\n\x0fhyperparameters\x18\x07 \x03(\x0b\x32%.graft.v1.Recipe.HyperparametersEntry\x12\x0f\n\x07\x63ommand\x18\x08 \x01(\t\x12\x1f\n\x06phases\x18\t \x03(\x0b\x32\x0f.graft.v1.Phase\x12$\n\x08\x65vidence\x18\n \x03(\x0b\x32\x12.graft.v1.Evidence\x1a\x36\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"&\n\x05Phase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"K\n\x08\x45vidence\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\x1b\n\x13validation_accuracy\x18\x02 \x01(\x01\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"W\n\x07Metrics\x12(\n\nvalidation\x18\x01 \x01(\x0b\x32\x14.graft.v1.Evaluation\x12\"\n\x04test\x18\x02 \x01(\x0b\x32\x14.graft.v1.Evaluation\"\x82\x01\n\nEvaluation\x12\x0e\n\x06images\x18\x01 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x19\n\x11\x61\x63\x63uracy_interval\x18\x03 \x03(\x01\x12\'\n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x16.graft.v1.ClassMetrics\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\"P\n\x0c\x43lassMetrics\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x05\x12\x11\n\tprecision\x18\x03 \x01(\x01\x12\x0e\n\x06recall\x18\x04 \x01(\x01\"\x8a\x01\n\x0f\x44\x61taFingerprint\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x05\x12\x12\n\nunreadable\x18\x03 \x01(\x05\x12\r\n\x05train\x18\x04 \x01(\x05\x12\x12\n\nvalidation\x18\x05 \x01(\x05\x12\x0c\n\x04test\x18\x06 \x01(\x05\x12\x12\n\nduplicates\x18\x07 \x01(\x05\"\"\n\x0b\x43\x61libration\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\"Q\n\x12ServingBytesParity\x12\x1d\n\x15mean_pixel_difference\x18\x01 \x01(\x01\x12\x1c\n\x14max_score_difference\x18\x02 \x01(\x01\",\n\x07Goldens\x12!\n\x07goldens\x18\x01 \x03(\x0b\x32\x10.graft.v1.Golden\"F\n\x06Golden\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0e\n\x06pixels\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0e\n\x06scores\x18\x04 \x03(\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/manifest.proto\x12\x08graft.v1\"\x9e\x05\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x04 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\"\n\x05image\x18\x06 \x01(\x0b\x32\x13.graft.v1.ImageSpec\x12 \n\x06recipe\x18\x07 \x01(\x0b\x32\x10.graft.v1.Recipe\x12\"\n\x07metrics\x18\x08 \x01(\x0b\x32\x11.graft.v1.Metrics\x12\'\n\x04\x64\x61ta\x18\t \x01(\x0b\x32\x19.graft.v1.DataFingerprint\x12*\n\x0b\x63\x61libration\x18\n \x01(\x0b\x32\x15.graft.v1.Calibration\x12\x19\n\x11unknown_threshold\x18\x0b \x01(\x01\x12\x39\n\x0c\x66iles_sha256\x18\x0c \x03(\x0b\x32#.graft.v1.Manifest.FilesSha256Entry\x12\x41\n\x10library_versions\x18\r \x03(\x0b\x32\'.graft.v1.Manifest.LibraryVersionsEntry\x12\x33\n\rserving_bytes\x18\x0e \x01(\x0b\x32\x1c.graft.v1.ServingBytesParity\x12<\n\x15\x63lass_activation_maps\x18\x14 \x01(\x0b\x32\x1d.graft.v1.ClassActivationMaps\x1a\x32\n\x10\x46ilesSha256Entry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\tImageSpec\x12\x0f\n\x07side_px\x18\x01 \x01(\x05\x12\x0e\n\x06resize\x18\x02 \x01(\t\x12\x10\n\x08resample\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65\x63ode_version\x18\x04 \x01(\x05\"\xd1\x02\n\x06Recipe\x12\x10\n\x08strategy\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x0f\n\x07weights\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x1a\n\x12trained_parameters\x18\x05 \x01(\x03\x12\x18\n\x10total_parameters\x18\x06 \x01(\x03\x12>\n\x0fhyperparameters\x18\x07 \x03(\x0b\x32%.graft.v1.Recipe.HyperparametersEntry\x12\x0f\n\x07\x63ommand\x18\x08 \x01(\t\x12\x1f\n\x06phases\x18\t \x03(\x0b\x32\x0f.graft.v1.Phase\x12$\n\x08\x65vidence\x18\n \x03(\x0b\x32\x12.graft.v1.Evidence\x1a\x36\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"&\n\x05Phase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"K\n\x08\x45vidence\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\x1b\n\x13validation_accuracy\x18\x02 \x01(\x01\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"W\n\x07Metrics\x12(\n\nvalidation\x18\x01 \x01(\x0b\x32\x14.graft.v1.Evaluation\x12\"\n\x04test\x18\x02 \x01(\x0b\x32\x14.graft.v1.Evaluation\"\x82\x01\n\nEvaluation\x12\x0e\n\x06images\x18\x01 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x19\n\x11\x61\x63\x63uracy_interval\x18\x03 \x03(\x01\x12\'\n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x16.graft.v1.ClassMetrics\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\"P\n\x0c\x43lassMetrics\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x05\x12\x11\n\tprecision\x18\x03 \x01(\x01\x12\x0e\n\x06recall\x18\x04 \x01(\x01\"\x8a\x01\n\x0f\x44\x61taFingerprint\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x01(\x05\x12\x12\n\nunreadable\x18\x03 \x01(\x05\x12\r\n\x05train\x18\x04 \x01(\x05\x12\x12\n\nvalidation\x18\x05 \x01(\x05\x12\x0c\n\x04test\x18\x06 \x01(\x05\x12\x12\n\nduplicates\x18\x07 \x01(\x05\"\"\n\x0b\x43\x61libration\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\"G\n\x13\x43lassActivationMaps\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\"Q\n\x12ServingBytesParity\x12\x1d\n\x15mean_pixel_difference\x18\x01 \x01(\x01\x12\x1c\n\x14max_score_difference\x18\x02 \x01(\x01\",\n\x07Goldens\x12!\n\x07goldens\x18\x01 \x03(\x0b\x32\x10.graft.v1.Golden\"F\n\x06Golden\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0e\n\x06pixels\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0e\n\x06scores\x18\x04 \x03(\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,35 +38,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECIPE_HYPERPARAMETERSENTRY']._loaded_options = None
   _globals['_RECIPE_HYPERPARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_MANIFEST']._serialized_start=36
-  _globals['_MANIFEST']._serialized_end=644
-  _globals['_MANIFEST_FILESSHA256ENTRY']._serialized_start=538
-  _globals['_MANIFEST_FILESSHA256ENTRY']._serialized_end=588
-  _globals['_MANIFEST_LIBRARYVERSIONSENTRY']._serialized_start=590
-  _globals['_MANIFEST_LIBRARYVERSIONSENTRY']._serialized_end=644
-  _globals['_IMAGESPEC']._serialized_start=646
-  _globals['_IMAGESPEC']._serialized_end=732
-  _globals['_RECIPE']._serialized_start=735
-  _globals['_RECIPE']._serialized_end=1072
-  _globals['_RECIPE_HYPERPARAMETERSENTRY']._serialized_start=1018
-  _globals['_RECIPE_HYPERPARAMETERSENTRY']._serialized_end=1072
-  _globals['_PHASE']._serialized_start=1074
-  _globals['_PHASE']._serialized_end=1112
-  _globals['_EVIDENCE']._serialized_start=1114
-  _globals['_EVIDENCE']._serialized_end=1189
-  _globals['_METRICS']._serialized_start=1191
-  _globals['_METRICS']._serialized_end=1278
-  _globals['_EVALUATION']._serialized_start=1281
-  _globals['_EVALUATION']._serialized_end=1411
-  _globals['_CLASSMETRICS']._serialized_start=1413
-  _globals['_CLASSMETRICS']._serialized_end=1493
-  _globals['_DATAFINGERPRINT']._serialized_start=1496
-  _globals['_DATAFINGERPRINT']._serialized_end=1634
-  _globals['_CALIBRATION']._serialized_start=1636
-  _globals['_CALIBRATION']._serialized_end=1670
-  _globals['_SERVINGBYTESPARITY']._serialized_start=1672
-  _globals['_SERVINGBYTESPARITY']._serialized_end=1753
-  _globals['_GOLDENS']._serialized_start=1755
-  _globals['_GOLDENS']._serialized_end=1799
-  _globals['_GOLDEN']._serialized_start=1801
-  _globals['_GOLDEN']._serialized_end=1871
+  _globals['_MANIFEST']._serialized_end=706
+  _globals['_MANIFEST_FILESSHA256ENTRY']._serialized_start=600
+  _globals['_MANIFEST_FILESSHA256ENTRY']._serialized_end=650
+  _globals['_MANIFEST_LIBRARYVERSIONSENTRY']._serialized_start=652
+  _globals['_MANIFEST_LIBRARYVERSIONSENTRY']._serialized_end=706
+  _globals['_IMAGESPEC']._serialized_start=708
+  _globals['_IMAGESPEC']._serialized_end=794
+  _globals['_RECIPE']._serialized_start=797
+  _globals['_RECIPE']._serialized_end=1134
+  _globals['_RECIPE_HYPERPARAMETERSENTRY']._serialized_start=1080
+  _globals['_RECIPE_HYPERPARAMETERSENTRY']._serialized_end=1134
+  _globals['_PHASE']._serialized_start=1136
+  _globals['_PHASE']._serialized_end=1174
+  _globals['_EVIDENCE']._serialized_start=1176
+  _globals['_EVIDENCE']._serialized_end=1251
+  _globals['_METRICS']._serialized_start=1253
+  _globals['_METRICS']._serialized_end=1340
+  _globals['_EVALUATION']._serialized_start=1343
+  _globals['_EVALUATION']._serialized_end=1473
+  _globals['_CLASSMETRICS']._serialized_start=1475
+  _globals['_CLASSMETRICS']._serialized_end=1555
+  _globals['_DATAFINGERPRINT']._serialized_start=1558
+  _globals['_DATAFINGERPRINT']._serialized_end=1696
+  _globals['_CALIBRATION']._serialized_start=1698
+  _globals['_CALIBRATION']._serialized_end=1732
+  _globals['_CLASSACTIVATIONMAPS']._serialized_start=1734
+  _globals['_CLASSACTIVATIONMAPS']._serialized_end=1805
+  _globals['_SERVINGBYTESPARITY']._serialized_start=1807
+  _globals['_SERVINGBYTESPARITY']._serialized_end=1888
+  _globals['_GOLDENS']._serialized_start=1890
+  _globals['_GOLDENS']._serialized_end=1934
+  _globals['_GOLDEN']._serialized_start=1936
+  _globals['_GOLDEN']._serialized_end=2006
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "name", "version", "created", "class_names", "image", "recipe", "metrics", "data", "calibration", "unknown_threshold", "files_sha256", "library_versions", "serving_bytes")
+    __slots__ = ("schema_version", "name", "version", "created", "class_names", "image", "recipe", "metrics", "data", "calibration", "unknown_threshold", "files_sha256", "library_versions", "serving_bytes", "class_activation_maps")
     class FilesSha256Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class Manifest(_message.Message):
     FILES_SHA256_FIELD_NUMBER: _ClassVar[int]
     LIBRARY_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SERVING_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ACTIVATION_MAPS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     name: str
     version: int
@@ -50,7 +51,8 @@ class Manifest(_message.Message):
     files_sha256: _containers.ScalarMap[str, str]
     library_versions: _containers.ScalarMap[str, str]
     serving_bytes: ServingBytesParity
-    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., created: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., data: _Optional[_Union[DataFingerprint, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., unknown_threshold: _Optional[float] = ..., files_sha256: _Optional[_Mapping[str, str]] = ..., library_versions: _Optional[_Mapping[str, str]] = ..., serving_bytes: _Optional[_Union[ServingBytesParity, _Mapping]] = ...) -> None: ...
+    class_activation_maps: ClassActivationMaps
+    def __init__(self, schema_version: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., created: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., recipe: _Optional[_Union[Recipe, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., data: _Optional[_Union[DataFingerprint, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., unknown_threshold: _Optional[float] = ..., files_sha256: _Optional[_Mapping[str, str]] = ..., library_versions: _Optional[_Mapping[str, str]] = ..., serving_bytes: _Optional[_Union[ServingBytesParity, _Mapping]] = ..., class_activation_maps: _Optional[_Union[ClassActivationMaps, _Mapping]] = ...) -> None: ...
 
 class ImageSpec(_message.Message):
     __slots__ = ("side_px", "resize", "resample", "decode_version")
@@ -170,6 +172,16 @@ class Calibration(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     def __init__(self, temperature: _Optional[float] = ...) -> None: ...
+
+class ClassActivationMaps(_message.Message):
+    __slots__ = ("signature", "height", "width")
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    signature: str
+    height: int
+    width: int
+    def __init__(self, signature: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class ServingBytesParity(_message.Message):
     __slots__ = ("mean_pixel_difference", "max_score_difference")

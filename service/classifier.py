@@ -35,7 +35,17 @@ from service.errors import (
 from service.link import Link
 from service.reactor import Cancellable, Reactor
 from service.routes import Routes, read_routes
-from service.wire import ALL_SCORES, FLOAT32, PIXELS, PIXELS_SHA256, SOLO, Kind, classify_header, frame
+from service.wire import (
+    ACTIVATION_MAP,
+    ALL_SCORES,
+    FLOAT32,
+    PIXELS,
+    PIXELS_SHA256,
+    SOLO,
+    Kind,
+    classify_header,
+    frame,
+)
 
 MAX_TOP_K: Final = 10_000
 """Most labels per image; what a frame to an engine can ask for is 16 bits."""
@@ -73,6 +83,7 @@ class Request:
         label: of the version; empty for none in particular.
         request_id: as the client calls the request; the same one is always answered by the canary or never.
         all_scores: also return every score, in the order of the version's class names.
+        activation_map: also return the class activation map of each image's best label.
     """
 
     images: Sequence[bytes | Pixels | ImageError]
@@ -84,6 +95,7 @@ class Request:
     label: str = ""
     request_id: str = ""
     all_scores: bool = False
+    activation_map: bool = False
 
 
 @dataclass(frozen=True, slots=True)

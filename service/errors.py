@@ -14,7 +14,8 @@
     │   ├── RequestTooLarge
     │   ├── RequestTimeout       the client took too long to send it
     │   ├── ModelNotFound
-    │   └── Unauthenticated      an admin call without the token
+    │   ├── Unauthenticated      an admin call without the token
+    │   └── NoActivationMap      the version cannot say where it saw its answer
     ├── CapacityError            right request, wrong moment; worth trying again
     │   ├── Overloaded
     │   ├── DeadlineExceeded
@@ -118,6 +119,12 @@ class Unauthenticated(RequestError):
     """An admin call without the token that it takes."""
 
     code = "UNAUTHENTICATED"
+
+
+class NoActivationMap(RequestError):
+    """A class activation map of a version that has none."""
+
+    code = "NO_ACTIVATION_MAP"
 
 
 class CapacityError(GraftError):

@@ -45,6 +45,8 @@ _RESAMPLE: Final = {
 }
 _RESIZE: Final = ("squash", "crop")
 _EXIF_ORIENTATION: Final = 0x0112
+_FIRST_LYING: Final = 5
+"""Orientations from here to 8 exchange width and height."""
 _TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,6 +93,16 @@ class ImageSpec:
             raise ValueError(f"decode_version must be {DECODE_VERSION}. Received: {self.decode_version}")
 
 
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of an upright picture, in its pixels; a middle square of an odd rest begins at half a pixel."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decodes one image file.
 
@@ -122,6 +134,22 @@ def decode_picture(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -
         raise ImageTooLarge(f"not enough memory to decode a picture of {width} x {height} pixels") from error
 
 
+def seen_region(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Region:
+    """The part of the upright picture that `decode` keeps, from the file's header.
+
+    `decode` crops a JPEG after scaling it down, so its edges may lie up to one scaled pixel from these.
+
+    Raises:
+        UnsupportedFormat, CorruptImage, ImageTooLarge: as `decode`.
+    """
+    picture = _open(data, max_pixels)
+    # of a TIFF Pillow gives the upright size
+    lying = picture.format != "TIFF" and _orientation(picture) >= _FIRST_LYING
+    width, height = reversed(picture.size) if lying else picture.size
+    left, top, right, bottom = _box((width, height), spec) or (0, 0, width, height)
+    return Region(left, top, right - left, bottom - top)
+
+
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -149,15 +177,20 @@ def _shape(picture: Image.Image, spec: ImageSpec) -> Image.Image:
     picture.load()
     orientation = _orientation(picture)
     whole = _resizable(picture)
-    box = None
-    if spec.resize == "crop":
-        edge = min(whole.size)
-        left, top = (whole.width - edge) / 2, (whole.height - edge) / 2
-        box = (left, top, left + edge, top + edge)
     # What can wait until the picture is small does: colours on white, stretching, turning. The result is a square
     # whichever way up the picture was.
-    small = _rgb(whole.resize((side, side), _RESAMPLE[spec.resample], box=box), whole)
+    small = _rgb(whole.resize((side, side), _RESAMPLE[spec.resample], box=_box(whole.size, spec)), whole)
     return small.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else small
+
+
+def _box(size: tuple[int, int], spec: ImageSpec) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of what is kept of a picture; None for all of it."""
+    if spec.resize == "squash":
+        return None
+    width, height = size
+    edge = min(width, height)
+    left, top = (width - edge) / 2, (height - edge) / 2
+    return left, top, left + edge, top + edge
 
 
 def _orientation(picture: Image.Image) -> int:

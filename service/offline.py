@@ -67,20 +67,27 @@ class OfflineClassifier:
             self.close()
             raise
 
-    def classify(self, images: Iterable[bytes], top_k: int = 5, pixels_sha256: bool = False) -> Iterator[Result]:
+    def classify(
+        self, images: Iterable[bytes], top_k: int = 5, pixels_sha256: bool = False, activation_map: bool = False
+    ) -> Iterator[Result]:
         """Classifies image files, at most 64 of them in memory at a time.
 
         Args:
             images: whole files.
             top_k: labels per image.
             pixels_sha256: also return the digest of the pixels that the model saw.
+            activation_map: also return the class activation map of the best label.
 
         Yields:
             One result per image, in order; a failed image's result is an error.
         """
         pending: deque[asyncio.Future[Answer]] = deque()
         for image in images:
-            pending.append(self._submit(Request([image], "", 0, top_k, pixels_sha256, _IMAGE_TIMEOUT_S)))
+            pending.append(
+                self._submit(
+                    Request([image], "", 0, top_k, pixels_sha256, _IMAGE_TIMEOUT_S, activation_map=activation_map)
+                )
+            )
             if len(pending) == _WINDOW:
                 yield self._next(pending)
         while pending:

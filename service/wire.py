@@ -6,7 +6,7 @@ on one connection. Times are CLOCK_MONOTONIC seconds, which all processes of one
     front -> engine   CLASSIFY   deadline, top_k, flags, the image file or its pixels
                       CANCEL     nobody waits for this job any more
     engine -> front   RESULT     a serialized protos Result, or its error
-                      RUNNING    a job marked SOLO is about to run, alone: if the engine dies now, that job did it
+                      RUNNING    a job that runs alone is about to: if the engine dies now, that job did it
                       DRAINING   send nothing more; what was sent is answered, then close
 """
 
@@ -29,6 +29,8 @@ FLOAT32: Final = 8
 """Flag, beside PIXELS: the values are little-endian float32."""
 ALL_SCORES: Final = 16
 """Flag: also return every score, in the order of the version's class names."""
+ACTIVATION_MAP: Final = 32
+"""Flag: also return the class activation map of the best label; such a job runs alone, too."""
 
 
 class Kind(IntEnum):

@@ -1,7 +1,8 @@
-"""Writes the SavedModel of a version directory, with both signatures, and what TensorFlow Serving warms it up with.
+"""Writes the SavedModel of a version directory, with its signatures, and what TensorFlow Serving warms it up with.
 
-    serving_default   images: uint8[N,S,S,3]  ->  scores: float32[N,C]
-    serving_bytes     image_bytes: string[N]  ->  classes: string[N,C], scores: float32[N,C]
+    serving_default         images: uint8[N,S,S,3]  ->  scores: float32[N,C]
+    serving_bytes           image_bytes: string[N]  ->  classes: string[N,C], scores: float32[N,C]
+    class_activation_maps   images: uint8[N,S,S,3]  ->  maps: float32[N,h,w,C], where the head allows it
 
 `serving_default` is what Graft serves. `serving_bytes` is for stock TensorFlow Serving: it repeats service.image.decode
 with TensorFlow's operations as well as these can (no EXIF orientation, no WebP, no TIFF, transparency dropped);
@@ -18,15 +19,21 @@ from numpy.typing import NDArray
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
 
-from protos.manifest_pb2 import ServingBytesParity
+from protos.manifest_pb2 import ClassActivationMaps, ServingBytesParity
 from service.image import ImageSpec, Pixels
 from service.version import WARMUP
-from training import graph
+from training import activation, graph
 
 _METHOD: Final = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3", "box": "area"}
+_MAPS: Final = "class_activation_maps"
 
 
-def write_saved_model(scores: Any, class_names: Sequence[str], spec: ImageSpec, folder: Path) -> Any:  # noqa: ANN401
+def write_saved_model(
+    scores: Any,  # noqa: ANN401 - tensorflow is untyped
+    class_names: Sequence[str],
+    spec: ImageSpec,
+    folder: Path,
+) -> tuple[Any, ClassActivationMaps | None]:
     """Writes saved_model.pb and what belongs to it.
 
     The weights are constants of the graph, see training/graph.py; variables/ is there and empty.
@@ -38,9 +45,12 @@ def write_saved_model(scores: Any, class_names: Sequence[str], spec: ImageSpec, 
         folder: the version directory.
 
     Returns:
-        The function behind `serving_bytes`.
+        The function behind `serving_bytes`, and what the manifest says of class activation maps.
     """
     side = spec.side_px
+    exposed = activation.expose(scores)
+    # one function behind all signatures, so that the weights are written once
+    scores = exposed or scores
     labels = tf.constant(list(class_names))
 
     @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8, name="images")])  # type: ignore[untyped-decorator]
@@ -54,11 +64,21 @@ def write_saved_model(scores: Any, class_names: Sequence[str], spec: ImageSpec, 
         return {"classes": tf.broadcast_to(labels, tf.shape(result)), "scores": result}
 
     signatures = {"serving_default": serving_default, "serving_bytes": serving_bytes}
+    maps = None
+    if exposed:
+
+        @tf.function(input_signature=serving_default.input_signature)  # type: ignore[untyped-decorator]
+        def class_activation_maps(images: graph.Tensor) -> dict[str, graph.Tensor]:
+            return {"maps": activation.maps(exposed(images))}
+
+        signatures[_MAPS] = class_activation_maps
+        _, height, width, _ = class_activation_maps.get_concrete_function().outputs[0].shape
+        maps = ClassActivationMaps(signature=_MAPS, height=height, width=width)
     # Nobody differentiates what is served, and swish (EfficientNet) has a gradient of its own that cannot be saved when
     # its weights are constants.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(tf.Module(), str(folder), signatures=signatures, options=options)
-    return serving_bytes
+    return serving_bytes, maps
 
 
 def write_warmup(pixels: Pixels, name: str, folder: Path) -> None:

@@ -85,7 +85,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     with phases.phase("exporting"):
         _check_space(unfinished, 4 * 4 * trained.model.count_params() + _SPARE_BYTES)
         frozen = graph.frozen(trained.model)
-        serving_bytes = export.write_saved_model(frozen, task.class_names, spec, unfinished)
+        serving_bytes, maps = export.write_saved_model(frozen, task.class_names, spec, unfinished)
         candidates = task.pick(trained.held_out)
         chosen = [candidates[at] for at in goldens.choose(candidates, trained.held_out_labels(task), trained.scores)]
         written = goldens.write(chosen, lambda images: graph.run(frozen, images), spec, unfinished)
@@ -96,6 +96,8 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         )
         if parity is not None:
             manifest.serving_bytes.CopyFrom(parity)
+        if maps is not None:
+            manifest.class_activation_maps.CopyFrom(maps)
         manifest.version = next_number(settings.models, settings.name)
         write_manifest(unfinished, manifest)
 

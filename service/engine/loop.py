@@ -9,22 +9,25 @@ import logging
 import os
 import selectors
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from protos.classifier_pb2 import ActivationMap, LabelScore, Region, Result, Timing
 from protos.classifier_pb2 import Error as ErrorMessage
-from protos.classifier_pb2 import LabelScore, Result, Timing
+from service.engine.activation import ActivationMaps
 from service.engine.queue import BatchQueue
 from service.engine.runtime import Runtime, Scores
 from service.engine.tensor import read_pixels
 from service.errors import DeadlineExceeded, GraftError, InternalError
-from service.image import Pixels, decode
+from service.image import Pixels, decode, seen_region
 from service.version import Version
 from service.wire import (
+    ACTIVATION_MAP,
     ALL_SCORES,
     FLOAT32,
     PIXELS,
@@ -39,6 +42,7 @@ from service.wire import (
 
 _RECEIVE_BYTES = 1 << 20
 _SHOW_LIFE_EVERY_S = 1.0
+_LONGEST_PREPARATION_S = 300.0
 _log = logging.getLogger("graft.engine")
 
 
@@ -71,7 +75,7 @@ class _Job:
 
     @property
     def solo(self) -> bool:
-        return bool(self.ask.flags & SOLO)
+        return bool(self.ask.flags & (SOLO | ACTIVATION_MAP))
 
 
 class EngineLoop:
@@ -99,6 +103,7 @@ class EngineLoop:
         self._version = version
         self._labels = list(version.manifest.class_names)
         self._runtime = runtime
+        self._activation_maps = ActivationMaps(version, runtime)
         self._max_pixels = max_pixels
         self._clock = clock
         self._queue: BatchQueue[_Job] = BatchQueue(runtime.max_batch)
@@ -149,6 +154,27 @@ class EngineLoop:
             self._next_sign = now + _SHOW_LIFE_EVERY_S
             with suppress(FileNotFoundError):
                 os.utime(self._socket_path, (now, now))
+
+    @contextmanager
+    def _showing_life(self) -> Iterator[None]:
+        """Shows life during one long step, such as compiling; not for ever, so that a hang is noticed all the same."""
+        ended = threading.Event()
+
+        def show() -> None:
+            for _ in range(round(_LONGEST_PREPARATION_S / _SHOW_LIFE_EVERY_S)):
+                now = self._clock()
+                with suppress(FileNotFoundError):
+                    os.utime(self._socket_path, (now, now))
+                if ended.wait(_SHOW_LIFE_EVERY_S):
+                    return
+
+        thread = threading.Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     # -- batches
 
@@ -204,18 +230,44 @@ class EngineLoop:
                 continue
             result.timing_ms.inference = inference_ms
             result.timing_ms.batch_size = len(decoded)
-            self._label(result, row, job.ask.top_k)
+            best = self._label(result, row, job.ask.top_k)
             if job.ask.flags & ALL_SCORES:
                 result.scores.extend(row.tolist())
             if job.ask.flags & PIXELS_SHA256:
                 result.pixels_sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+            if job.ask.flags & ACTIVATION_MAP:
+                self._explain(result, job, pixels, best)
         self._answer([(job, result) for job, _, result in decoded])
 
-    def _label(self, result: Result, scores: Scores, top_k: int) -> None:
+    def _label(self, result: Result, scores: Scores, top_k: int) -> int:
+        """Fills in the best labels; returns the number of the best."""
         best = np.argsort(scores, kind="stable")[::-1][: max(1, top_k)]
         result.top.extend(LabelScore(label=self._labels[index], score=scores[index]) for index in best)
         result.label, result.score = result.top[0].label, result.top[0].score
         result.unknown = result.score < self._version.manifest.unknown_threshold
+        return int(best[0])
+
+    def _explain(self, result: Result, job: _Job, pixels: Pixels, number: int) -> None:
+        """Adds the map of one class, or replaces the result by the reason why there is none."""
+        started = self._clock()
+        try:
+            if not self._activation_maps.ready:
+                with self._showing_life():
+                    self._activation_maps.prepare()
+            values = self._activation_maps.map(pixels, number)
+            region = seen_region(job.ask.image, self._version.spec, self._max_pixels)
+        except GraftError as error:
+            result.CopyFrom(_failure(error))
+        except Exception:  # noqa: BLE001 - foreign runtimes raise anything
+            _log.exception("no class activation map")
+            result.CopyFrom(_failure(InternalError("the class activation map could not be computed")))
+        else:
+            result.timing_ms.inference += (self._clock() - started) * 1e3
+            height, width = values.shape
+            box = Region(left=region.left, top=region.top, width=region.width, height=region.height)
+            result.activation_map.CopyFrom(
+                ActivationMap(height=height, width=width, values=values.ravel(), region_px=box)
+            )
 
     # -- connections
 

@@ -4,13 +4,21 @@
 this process's CPU affinity before importing this module: OpenVINO pins a single thread to the first core that it sees.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 
+from service.engine.activation import combine
 from service.engine.runtime import Scores
+from service.errors import NoActivationMap
 from service.image import Pixels
 from service.version import Version
 
+_PASSED: Final = frozenset({"Convert", "Transpose"})
 _LARGE_WEIGHTS_BYTES = 200 << 20
 """Each compiled shape holds a copy of the weights, so a large model is compiled once, for any batch size."""
 
@@ -26,9 +34,11 @@ class Loaded:
         self.name = name
         self.max_batch = 4
         self._classes = len(version.manifest.class_names)
-        core = ov.Core()
+        self._path = version.path
+        self._input = (1, version.spec.side_px, version.spec.side_px, 3)
+        self._core = core = ov.Core()
         model = core.read_model(version.path)
-        settings = {
+        self._settings = settings = {
             "INFERENCE_PRECISION_HINT": name.split("/")[1],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -53,3 +63,74 @@ class Loaded:
                 scores[done : done + size] = request.get_output_tensor(0).data
                 done += size
         return scores
+
+    def class_activation_maps(self) -> Callable[[Pixels], NDArray[np.float32]]:
+        """uint8 [1, S, S, 3] -> float32 [1, h, w, C].
+
+        OpenVINO reads no signature but `serving_default` and forgets the names of what is inside it. So the feature
+        maps and the kernel are looked for from the scores backwards; the network up to there is compiled once more.
+
+        Raises:
+            NoActivationMap: the graph does not end as the definition in service/engine/activation.py says.
+        """
+        model = self._core.read_model(self._path)
+        pooled, kernel, bias = _head(model.outputs[0].get_node())
+        # read_model may have turned the feature maps to [N, D, h, w]; the pooled axes tell
+        places = [tuple(int(axis) for axis in _constant(node, 1)) for node in pooled]
+        network = ov.Model([_source(node) for node in pooled], model.get_parameters(), "features")
+        network.reshape({network.inputs[0]: ov.PartialShape(list(self._input))})
+        settings = self._settings | {"INFERENCE_PRECISION_HINT": "f32"}
+        request = self._core.compile_model(network, "CPU", settings).create_infer_request()
+        einsum = partial(np.einsum, optimize=True)
+
+        def maps(pixels: Pixels) -> NDArray[np.float32]:
+            request.infer([pixels], share_inputs=True)
+            features = [
+                np.moveaxis(request.get_output_tensor(number).data, axes, (1, 2)) for number, axes in enumerate(places)
+            ]
+            return np.asarray(combine(features, kernel, bias, einsum), np.float32)
+
+        return maps
+
+
+def _head(result: Any) -> tuple[list[Any], NDArray[np.float32], NDArray[np.float32]]:  # noqa: ANN401 - openvino is untyped
+    """Walks from the scores back to the nodes that pool the feature maps, in the order of the kernel's rows."""
+    add = _expect(_expect(result, "Softmax"), "Add")
+    product = _expect(add, "MatMul")
+    joined = _before(product)
+    nodes = [_before(joined, at) for at in range(joined.get_input_size())] if _is(joined, "Concat") else [joined]
+    if not all(_is(node, "ReduceMean") for node in nodes):
+        raise NoActivationMap("this engine finds no mean-pooled feature maps in the version's graph")
+    kernel, bias = _constant(product, 1), _constant(add, 1)
+    transposed = product.get_attributes()["transpose_b"]
+    return nodes, kernel.T if transposed else kernel, bias
+
+
+def _before(node: Any, number: int = 0) -> Any:  # noqa: ANN401 - openvino is untyped
+    """The node that computes an input, past those that only change its type or the order of its axes."""
+    found = _source(node, number).get_node()
+    while found.get_type_name() in _PASSED:
+        found = _source(found).get_node()
+    return found
+
+
+def _expect(node: Any, kind: str) -> Any:  # noqa: ANN401 - openvino is untyped
+    found = _before(node)
+    if not _is(found, kind):
+        raise NoActivationMap(f"this engine expected {kind} in the version's graph, found {found.get_type_name()}")
+    return found
+
+
+def _is(node: Any, kind: str) -> bool:  # noqa: ANN401 - openvino is untyped
+    return bool(node.get_type_name() == kind)
+
+
+def _constant(node: Any, number: int) -> NDArray[Any]:  # noqa: ANN401 - openvino is untyped
+    found = _before(node, number)
+    if not _is(found, "Constant"):
+        raise NoActivationMap("this engine expected the head's weights to be constants")
+    return np.array(found.data)  # a copy: the graph is dropped
+
+
+def _source(node: Any, number: int = 0) -> Any:  # noqa: ANN401 - openvino is untyped
+    return node.input(number).get_source_output()

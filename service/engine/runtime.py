@@ -6,7 +6,7 @@ fastest first, and takes the first that loads and reproduces the version's golde
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -36,6 +36,15 @@ class Runtime(Protocol):
 
     def predict(self, pixels: Pixels) -> Scores:
         """uint8 [N, S, S, 3] -> float32 [N, C], for any N from 1 to max_batch."""
+
+    def class_activation_maps(self) -> Callable[[Pixels], NDArray[np.float32]]:
+        """Makes ready what computes them, in float32: uint8 [1, S, S, 3] -> float32 [1, h, w, C].
+
+        Only called for a version whose manifest has them. May take seconds and memory; `predict` is not touched.
+
+        Raises:
+            NoActivationMap: this engine cannot compute them.
+        """
 
 
 @dataclass(frozen=True)

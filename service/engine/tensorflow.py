@@ -1,11 +1,14 @@
 """TensorFlow: the runtime for GPU hosts, and for any SavedModel that OpenVINO does not read."""
 
 import os
+from collections.abc import Callable
 
 # read when TensorFlow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from service.engine.runtime import Scores
 from service.image import Pixels
@@ -29,6 +32,7 @@ class Loaded:
             tf.config.threading.set_inter_op_parallelism_threads(1)
         self.max_batch = 32 if gpus else 4
         self._pads = bool(gpus)
+        self._maps_signature = version.manifest.class_activation_maps.signature
         self._model = tf.saved_model.load(version.path)  # keeps the variables alive
         self._signature = self._model.signatures["serving_default"]
         side, size = version.spec.side_px, 1
@@ -44,3 +48,13 @@ class Loaded:
             images = tf.pad(images, [[0, padding], [0, 0], [0, 0], [0, 0]])
         scores: Scores = self._signature(images=images)["scores"].numpy()
         return scores[: len(pixels)]
+
+    def class_activation_maps(self) -> Callable[[Pixels], NDArray[np.float32]]:
+        """uint8 [1, S, S, 3] -> float32 [1, h, w, C], by the version's own signature for it."""
+        signature = self._model.signatures[self._maps_signature]
+
+        def maps(pixels: Pixels) -> NDArray[np.float32]:
+            computed: NDArray[np.float32] = signature(images=tf.constant(pixels))["maps"].numpy()
+            return computed
+
+        return maps

@@ -5,16 +5,18 @@ does is proven like any runtime's answers, by the goldens.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from protos import tensorflow_serving_pb2 as tfs
 from service.engine.runtime import Scores
-from service.errors import DeadlineExceeded, GraftError, InternalError, Overloaded, Unavailable
+from service.errors import DeadlineExceeded, GraftError, InternalError, NoActivationMap, Overloaded, Unavailable
 from service.image import Pixels
 from service.version import Version
 
@@ -106,6 +108,14 @@ class Loaded:
                 f"expected {len(pixels)} x {self._classes} scores of the TensorFlow Serving, got {scores.size}"
             )
         return scores.reshape(len(pixels), self._classes)
+
+    def class_activation_maps(self) -> Callable[[Pixels], NDArray[np.float32]]:
+        """Not asked of another server.
+
+        Raises:
+            NoActivationMap: always.
+        """
+        raise NoActivationMap("expected an engine that computes class activation maps; this one asks a TensorFlow Serving")
 
     def _ask(self) -> tfs.PredictResponse:
         end = time.monotonic() + self._timeout_s

@@ -39,6 +39,7 @@ STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
     errors.RequestTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NoActivationMap: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -162,6 +163,7 @@ def _request(request: ClassifyRequest, timeout_s: float, named: str) -> Request:
         timeout_s,
         request.label,
         named,
+        activation_map=request.activation_map,
     )
 
 

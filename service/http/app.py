@@ -11,7 +11,7 @@ from flask import Flask, Response, jsonify, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from protos.classifier_pb2 import Result
+from protos.classifier_pb2 import ActivationMap, Result
 from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
 from service.http import tensorflow_serving
@@ -36,6 +36,7 @@ STATUS: Final[dict[type[errors.GraftError], HTTPStatus]] = {
     errors.RequestTimeout: HTTPStatus.REQUEST_TIMEOUT,
     errors.ModelNotFound: HTTPStatus.NOT_FOUND,
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.NoActivationMap: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -61,6 +62,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         started = time.monotonic()
         top_k = _integer("top_k", 5, low=1, high=MAX_TOP_K)
         pixels = _integer("pixels_sha256", 0, low=0, high=1)
+        activation_map = _integer("activation_map", 0, low=0, high=1)
         version = _integer("version", 0, low=0, high=2**63 - 1)
         with within(settings.request_timeout_s):
             uploads = read_uploads(request)
@@ -74,6 +76,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
             settings.request_timeout_s,
             request.args.get("label", ""),
             request.headers.get("X-Request-Id", ""),
+            activation_map=bool(activation_map),
         )
         answer = answer_of(classifier, asked)
         observe_answer("http", time.monotonic() - started, answer)
@@ -162,6 +165,7 @@ def _result(result: Result, upload: Upload) -> dict[str, Any]:
         return named | {"error": {"code": result.error.code, "detail": result.error.detail}}
     timing = result.timing_ms
     digest = {"pixels_sha256": result.pixels_sha256} if result.pixels_sha256 else {}
+    seen = {"activation_map": _activation_map(result.activation_map)} if result.HasField("activation_map") else {}
     return {
         **named,
         "label": result.label,
@@ -175,6 +179,17 @@ def _result(result: Result, upload: Upload) -> dict[str, Any]:
         },
         "batch_size": timing.batch_size,
         **digest,
+        **seen,
+    }
+
+
+def _activation_map(found: ActivationMap) -> dict[str, Any]:
+    """Rows of numbers, as both a browser's canvas and numpy.array take them, and the rectangle that they cover."""
+    values = [round(value, 4) for value in found.values]
+    region = found.region_px
+    return {
+        "values": [values[start : start + found.width] for start in range(0, len(values), found.width)],
+        "region_px": {"left": region.left, "top": region.top, "width": region.width, "height": region.height},
     }
 
 

@@ -48,7 +48,7 @@ def exported(make_task: Callable[[int], Task], tmp_path_factory: pytest.TempPath
     model = keras.Model(features.input, keras.layers.Dense(3, activation="softmax")(hidden))
     folder = tmp_path_factory.mktemp("version")
     frozen = graph.frozen(model)
-    serving_bytes = export.write_saved_model(frozen, _CLASSES, _SPEC, folder)
+    serving_bytes, _ = export.write_saved_model(frozen, _CLASSES, _SPEC, folder)
     images = make_task(_SPEC.side_px).images[::10]
     written = goldens.write(images, lambda pixels: graph.run(frozen, pixels), _SPEC, folder)
     export.write_warmup(written.pixels[0], "pets", folder)
