@@ -45,15 +45,22 @@ def predict(
     Raises:
         BrokenVersion: the version does not load, or does not answer an image.
     """
-    predictions = []
     with OfflineClassifier(version_dir, engine) as classifier:
-        results = classifier.classify(map(pixels.read, images), top_k=1, pixels_sha256=True)
-        for image, result in zip(images, results, strict=True):
-            if result.HasField("error"):
-                raise BrokenVersion(f"{image.path} was not answered: {result.error.code}, {result.error.detail}")
-            predictions.append(Prediction(image, result.label, result.score, result.pixels_sha256))
-            on_progress(len(predictions), len(images))
-        return predictions, classifier.engine
+        return ask(classifier, images, on_progress), classifier.engine
+
+
+def ask(
+    classifier: OfflineClassifier, images: Sequence[Image], on_progress: Callable[[int, int], None]
+) -> list[Prediction]:
+    """As `predict`, for a version that is loaded already."""
+    predictions = []
+    results = classifier.classify(map(pixels.read, images), top_k=1, pixels_sha256=True)
+    for image, result in zip(images, results, strict=True):
+        if result.HasField("error"):
+            raise BrokenVersion(f"{image.path} was not answered: {result.error.code}, {result.error.detail}")
+        predictions.append(Prediction(image, result.label, result.score, result.pixels_sha256))
+        on_progress(len(predictions), len(images))
+    return predictions
 
 
 def evaluate(

@@ -29,6 +29,7 @@ def write(
     predictions: Sequence[Prediction],
     confusion: NDArray[Any],
     audit: str = "",
+    mistakes: str = "",
     comparison: str | None = None,
 ) -> None:
     """Writes report/index.html and report/predictions.csv into a version directory.
@@ -41,10 +42,11 @@ def write(
         predictions: of the test images.
         confusion: counts [C,C], row is the label.
         audit: HTML that says what the audit found, from `audit.page.section`.
+        mistakes: HTML that shows wrong answers, from `gallery.section`.
         comparison: the sentence about the version that was published before; None where none was asked for.
     """
     (folder / REPORT).mkdir(parents=True)
-    page = _page(manifest, dataset, epochs, confusion, audit=audit, comparison=comparison)
+    page = _page(manifest, dataset, epochs, confusion, audit=audit, mistakes=mistakes, comparison=comparison)
     (folder / REPORT / "index.html").write_text(page, encoding="utf-8")
     with (folder / PREDICTIONS).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -79,6 +81,7 @@ def _page(
     confusion: NDArray[Any],
     *,
     audit: str,
+    mistakes: str,
     comparison: str | None,
 ) -> str:
     title = f"{escape(manifest.name)} version {manifest.version}"
@@ -90,6 +93,7 @@ def _page(
         _classes(manifest.metrics.test),
         "<h2>Confusion</h2>",
         _matrix(confusion, manifest.class_names),
+        *(["<h2>Most confident mistakes</h2>", mistakes] if mistakes else []),
         *(["<h2>Training</h2>", _curves(epochs)] if len(epochs) > 1 else []),
         "<h2>What was tried</h2>" if manifest.recipe.evidence else "",
         _evidence(manifest),

@@ -63,7 +63,8 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     # ---- TensorFlow, the backbone and its weights: first, so that a wrong name does not cost an index ----
     with phases.phase("loading TensorFlow"):
         quiet.import_keras()
-        from training import champion, evaluation, export, goldens, graph, record, report, strategies  # noqa: PLC0415 - import Keras
+        from service.offline import OfflineClassifier  # noqa: PLC0415 - imports gRPC's messages and the decode
+        from training import champion, evaluation, export, gallery, goldens, graph, record, report, strategies  # noqa: PLC0415 - import Keras
     with phases.phase("loading the backbone"):
         strategy = strategies.prepare(settings)
 
@@ -102,9 +103,9 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         write_manifest(unfinished, manifest)
 
     # ---- The test: that directory, through the service's own classifier ----
-    tested = task.pick(task.split.test)
-    with phases.phase("testing the export") as advance:
-        predictions, engine = evaluation.predict(unfinished, settings.engine, tested, advance)
+    with phases.phase("testing the export") as advance, OfflineClassifier(unfinished, settings.engine) as classifier:
+        predictions, engine = evaluation.ask(classifier, task.pick(task.split.test), advance), classifier.engine
+        mistakes = gallery.look(classifier, predictions)
     number = {name: at for at, name in enumerate(task.class_names)}
     answers = np.array([number[one.predicted] for one in predictions], np.intp)
     labels = task.labels[list(task.split.test)]
@@ -137,6 +138,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
             predictions=predictions,
             confusion=matrix,
             audit=page.section(audit),
+            mistakes=gallery.section(mistakes, found),
             comparison=None if comparison is None else str(comparison),
         )
         published = _publish(unfinished, manifest, settings)

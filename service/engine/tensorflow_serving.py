@@ -115,7 +115,9 @@ class Loaded:
         Raises:
             NoActivationMap: always.
         """
-        raise NoActivationMap("expected an engine that computes class activation maps; this one asks a TensorFlow Serving")
+        raise NoActivationMap(
+            "expected an engine that computes class activation maps; this one asks a TensorFlow Serving"
+        )
 
     def _ask(self) -> tfs.PredictResponse:
         end = time.monotonic() + self._timeout_s

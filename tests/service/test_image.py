@@ -1,13 +1,15 @@
 """service/image.py: the one decode gives the right pixels for every kind of file, and an error for everything else."""
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from service.errors import CorruptImage, ImageError, ImageTooLarge
-from service.image import ImageSpec, decode, decode_picture
+from service.image import ImageSpec, Region, decode, decode_picture, seen_region
 from tests.pictures import BAD_FILES, COLOURS, ODD_FILES, BadFile, encode, photo, plain, png, with_orientation
 
 # pytest makes errors of the warnings that service/image.py has switched off
@@ -192,6 +194,17 @@ def test_squash_keeps_everything_and_crop_the_middle() -> None:
     squashed, cropped = decode(data, ImageSpec(40, "squash")), decode(data, ImageSpec(40, "crop"))
     assert squashed[20, 3].tolist() == squashed[20, 36].tolist() == list(COLOURS["red"])
     assert (cropped == COLOURS["blue"]).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_seen_region_is_in_upright_pixels(kind: str, orientation: int) -> None:
+    """All of the upright picture by squash, its middle square by crop, whatever the container and the orientation."""
+    file = with_orientation(photo(1, (97, 64)), orientation, kind)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(file)))
+    assert seen_region(file, ImageSpec(32)) == Region(0, 0, upright.width, upright.height)
+    left, top = (16.5, 0) if upright.width > upright.height else (0, 16.5)
+    assert seen_region(file, ImageSpec(32, "crop")) == Region(left, top, 64, 64)
 
 
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos", "box"])

@@ -103,6 +103,8 @@ def test_report_stands_alone(published: Path):
     assert "python -m training train" in page
     assert "broken.jpg" in page
     assert "Audit of the data" in page
+    wrong = 1 - read_version(published).manifest.metrics.test.accuracy
+    assert ("Most confident mistakes" in page) == (wrong > 0)
     assert 'id="unreadable"' in page
 
 

@@ -97,6 +97,13 @@ def test_pixels_sha256_is_of_the_one_decode(stub: ImageClassifierStub) -> None:
     assert _ask(stub, image).results[0].pixels_sha256 == ""
 
 
+def test_a_version_without_activation_maps_says_so(stub: ImageClassifierStub) -> None:
+    """The tests' model has none."""
+    says = "expected a version with class activation maps"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+    _refusal(lambda: _ask(stub, plain("red"), activation_map=True), status, "NO_ACTIVATION_MAP", says)
+
+
 @pytest.mark.parametrize("name", ODD_FILES)
 def test_an_unusual_file_is_answered(stub: ImageClassifierStub, name: str) -> None:
     """Every colour mode, depth, orientation and container."""

@@ -276,6 +276,7 @@ def test_an_image_of_too_many_bytes_is_refused(service: Service) -> None:
         (f"?top_k={'0' * 3000}1", 400, "INVALID_REQUEST", "expected top_k"),
         (f"?top_k={'0' * 19}155555555", 400, "INVALID_REQUEST", "expected top_k"),
         ("?pixels_sha256=yes", 400, "INVALID_REQUEST", "expected pixels_sha256 to be an integer of 0 to 1, got 'yes'"),
+        ("?activation_map=2", 400, "INVALID_REQUEST", "expected activation_map to be an integer of 0 to 1, got '2'"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) and value.startswith("?") else "",
 )
@@ -284,6 +285,15 @@ def test_a_wrong_parameter_says_what_was_expected(
 ) -> None:
     """Unknown names are 404 and list what there is; anything that is no such number is 400."""
     _problem(service.classify(plain("red"), query), status, code, says)
+
+
+def test_a_version_without_activation_maps_says_so(service: Service) -> None:
+    """The tests' model has none: each image's error names the reason; not asked for, nothing is different."""
+    answer = service.classify(plain("red"), "?activation_map=1")
+    assert answer.status == 422
+    assert answer.json["results"][0]["error"]["code"] == "NO_ACTIVATION_MAP"
+    assert "expected a version with class activation maps" in answer.json["results"][0]["error"]["detail"]
+    assert "activation_map" not in service.classify(plain("red"), "?activation_map=0").json["results"][0]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "multipart/mixed", "video/mp4", "nonsense"])
