@@ -67,7 +67,7 @@ def write_saved_model(
     maps = None
     if exposed:
 
-        @tf.function(input_signature=serving_default.input_signature)  # type: ignore[untyped-decorator]
+        @tf.function(input_signature=serving_default.input_signature, autograph=False)  # type: ignore[untyped-decorator]
         def class_activation_maps(images: graph.Tensor) -> dict[str, graph.Tensor]:
             return {"maps": activation.maps(exposed(images))}
 

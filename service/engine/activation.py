@@ -41,6 +41,7 @@ class ActivationMaps:
         self._version = version
         self._runtime = runtime
         self._compute: Callable[[Pixels], Maps] | None = None
+        self._refusal: NoActivationMap | None = None
 
     @property
     def ready(self) -> bool:
@@ -51,26 +52,15 @@ class ActivationMaps:
         """Makes ready what computes them and proves on the goldens that they add up to the recorded scores.
 
         Raises:
-            NoActivationMap: the version has none, or they do not add up here.
+            NoActivationMap: the version has none, or they do not add up here. This is found out once.
         """
-        if not self._version.manifest.HasField("class_activation_maps"):
-            raise NoActivationMap(
-                "expected a version with class activation maps; this one was exported before there were any, or its "
-                "head is not linear on pooled feature maps"
-            )
-        compute = self._runtime.class_activation_maps()
-        goldens = self._version.goldens()
-        try:
-            check_scores(
-                lambda pixels: _softmax(compute(pixels).mean(axis=(1, 2))),
-                golden_pixels(self._version, goldens),
-                goldens,
-                len(self._version.manifest.class_names),
-                _TOLERANCE,
-            )
-        except BrokenVersion as error:
-            raise NoActivationMap(f"the maps of this engine do not add up to the recorded scores: {error}") from error
-        self._compute = compute
+        if self._refusal is None:
+            try:
+                self._compute = self._proven()
+            except NoActivationMap as error:
+                self._refusal = error
+        if self._refusal is not None:
+            raise NoActivationMap(str(self._refusal))
 
     def map(self, pixels: Pixels, number: int) -> NDArray[np.float32]:
         """The map of one class.
@@ -84,6 +74,26 @@ class ActivationMaps:
         """
         assert self._compute is not None  # noqa: S101 - prepared first
         return share(self._compute(pixels[np.newaxis])[0], number)
+
+    def _proven(self) -> Callable[[Pixels], Maps]:
+        if not self._version.manifest.HasField("class_activation_maps"):
+            raise NoActivationMap(
+                "expected a version with class activation maps; this one was exported before there were any, or its "
+                "head is not linear on pooled feature maps"
+            )
+        compute = self._runtime.class_activation_maps()
+        try:
+            goldens = self._version.goldens()
+            check_scores(
+                lambda pixels: _softmax(compute(pixels).mean(axis=(1, 2))),
+                golden_pixels(self._version, goldens),
+                goldens,
+                len(self._version.manifest.class_names),
+                _TOLERANCE,
+            )
+        except BrokenVersion as error:
+            raise NoActivationMap(f"these maps are not proven to add up to the recorded scores: {error}") from error
+        return compute
 
 
 def share(maps: Maps, number: int) -> NDArray[np.float32]:
