@@ -435,6 +435,7 @@ def _flags(request: Request, job: _Job) -> int:
     image = request.images[job.index]
     kind = (PIXELS | (FLOAT32 if image.float32 else 0)) if isinstance(image, Pixels) else 0
     asked = (PIXELS_SHA256 if request.pixels_sha256 else 0) | (ALL_SCORES if request.all_scores else 0)
+    asked |= ACTIVATION_MAP if request.activation_map else 0
     return kind | asked | (SOLO if job.solo else 0)
 
 

@@ -255,7 +255,7 @@ class EngineLoop:
                 with self._showing_life():
                     self._activation_maps.prepare()
             values = self._activation_maps.map(pixels, number)
-            region = seen_region(job.ask.image, self._version.spec, self._max_pixels)
+            region = self._region(job)
         except GraftError as error:
             result.CopyFrom(_failure(error))
         except Exception:  # noqa: BLE001 - foreign runtimes raise anything
@@ -264,10 +264,17 @@ class EngineLoop:
         else:
             result.timing_ms.inference += (self._clock() - started) * 1e3
             height, width = values.shape
-            box = Region(left=region.left, top=region.top, width=region.width, height=region.height)
             result.activation_map.CopyFrom(
-                ActivationMap(height=height, width=width, values=values.ravel(), region_px=box)
+                ActivationMap(height=height, width=width, values=values.ravel(), region_px=region)
             )
+
+    def _region(self, job: _Job) -> Region:
+        """What part of its picture the job's map covers; all of it where pixels came instead of a file."""
+        spec = self._version.spec
+        if job.ask.flags & PIXELS:
+            return Region(left=0, top=0, width=spec.side_px, height=spec.side_px)
+        seen = seen_region(job.ask.image, spec, self._max_pixels)
+        return Region(left=seen.left, top=seen.top, width=seen.width, height=seen.height)
 
     # -- connections
 

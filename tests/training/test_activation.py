@@ -69,7 +69,7 @@ def version(make_task: Callable[[int], Task], tmp_path_factory: pytest.TempPathF
     pooled = np.split(features(pixels, training=False).numpy(), np.cumsum(widths)[:-1], axis=1)
     sizes = np.repeat([10 * np.abs(one).max() for one in pooled], widths)
     scaled = LinearHead((head.kernel / sizes[:, None]).astype("f4"), head.bias, 1.0, 1.0, 0.0, head.scores, ())
-    folder = tmp_path_factory.mktemp("deep") / "1"
+    folder = tmp_path_factory.mktemp("deep") / "pets" / "1"
     return _publishable(linear.join(backbone, scaled, layers), folder, make_task(_SIDE_PX))
 
 
@@ -215,7 +215,7 @@ def colours(make_task: Callable[[int], Task], tmp_path_factory: pytest.TempPathF
     cropped = Task(
         task.images, task.labels, task.groups, task.class_names, task.split, ImageSpec(_SIDE_PX, "crop"), task.seed
     )
-    return _publishable(_colours(), tmp_path_factory.mktemp("colours") / "1", cropped)
+    return _publishable(_colours(), tmp_path_factory.mktemp("colours") / "pets" / "1", cropped)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
