@@ -65,7 +65,9 @@ class Head:
         """Fits it to some rows of train and validation."""
         fitted = np.asarray(task.split.train + task.split.validation)[rows]
         labels, groups = task.labels[fitted], [task.groups[position] for position in fitted]
-        some = {layer: computed[layer][rows] for layer in self.layers}
+        # Without a copy where these are all rows: they may be more than memory should hold.
+        whole = len(rows) == len(computed[self.layers[0]])
+        some = {layer: computed[layer] if whole else computed[layer][rows] for layer in self.layers}
         if self.strategy == "multilayer":
             return multilayer.fit(some, labels, groups, task.classes, task.seed)
         fit = svm.fit if self.strategy == "svm" else linear.fit

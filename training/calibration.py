@@ -13,6 +13,7 @@ Labels = NDArray[np.intp]
 
 _MOST_KNOWN = 0.99
 _FEWEST_IMAGES = 20
+_AT_ONCE = 10_000
 
 
 def softmax(logits: Logits) -> Logits:
@@ -23,9 +24,13 @@ def softmax(logits: Logits) -> Logits:
 
 def log_loss(logits: Logits, labels: Labels) -> float:
     """Mean negative log-likelihood, in nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=1))
-    return float(np.mean(normaliser - shifted[np.arange(len(labels)), labels]))
+    losses = np.empty(len(labels), logits.dtype)
+    for start in range(0, len(labels), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        shifted = logits[some] - logits[some].max(axis=1, keepdims=True)
+        normaliser = np.log(np.exp(shifted).sum(axis=1))
+        losses[some] = normaliser - shifted[np.arange(len(shifted)), labels[some]]
+    return float(np.mean(losses))
 
 
 def temperature(logits: Logits, labels: Labels) -> float:

@@ -41,7 +41,7 @@ _WITH_EXIF: Final = ("JPEG", "MPO", "WEBP")
 _BATCH: Final = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """One readable image.
 

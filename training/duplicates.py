@@ -67,18 +67,23 @@ def _near_identical(hashes: _Hashes, pixels: NDArray[np.uint8]) -> _Numbers:
     edges = _edges(thumbnails)
     brightness = thumbnails.mean(axis=(1, 2))
     has_edges = np.asarray(edges.any(axis=1))  # a blank page is like nothing but its own bytes
+    ranks: list[_Numbers] = []  # of each image, in the order of each band so far
     for band in range(_BANDS):
         keys = _band(hashes, band)
         order = np.lexsort((brightness, keys))
         order = order[has_edges[order]]
+        ranks.append(np.zeros_like(roots))
+        ranks[band][order] = np.arange(len(order))
         for offset in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
             first, second = order[:-offset], order[offset:]
             same = keys[first] == keys[second]
             if not same.any():
                 break
             first, second = first[same], second[same]
-            close = _fresh_and_close(hashes[first] ^ hashes[second], band) & (roots[first] != roots[second])
-            _join(roots, first[close], second[close], edges)
+            close = (np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_DISTANCE) & (roots[first] != roots[second])
+            first, second = first[close], second[close]
+            fresh = _fresh(hashes[first] ^ hashes[second], [rank[first] - rank[second] for rank in ranks[:band]])
+            _join(roots, first[fresh], second[fresh], edges)
     return roots
 
 
@@ -86,12 +91,17 @@ def _band(hashes: _Hashes, number: int) -> _Hashes:
     return (hashes >> np.uint64(16 * number)) & np.uint64(0xFFFF)
 
 
-def _fresh_and_close(differing: _Hashes, band: int) -> NDArray[np.bool_]:
-    """Which pairs, given the bits in which they differ, are candidates; one that shares a lower band was one there."""
-    close = np.bitwise_count(differing) <= MAX_DISTANCE
-    for lower in range(band):
-        close &= _band(differing, lower) != 0
-    return close
+def _fresh(differing: _Hashes, apart: Sequence[_Numbers]) -> NDArray[np.bool_]:
+    """Which pairs have not been candidates in a lower band: those that differ there, or were too far apart in a crowd.
+
+    Args:
+        differing: the bits in which the hashes of each pair differ.
+        apart: for each lower band, how far each pair was apart in its order.
+    """
+    fresh = np.ones(len(differing), np.bool_)
+    for lower, distance in enumerate(apart):
+        fresh &= (_band(differing, lower) != 0) | (np.abs(distance) > _NEIGHBOURS)
+    return fresh
 
 
 def _join(roots: _Numbers, first: _Numbers, second: _Numbers, edges: NDArray[np.int8]) -> None:

@@ -3,7 +3,7 @@
 A cached row is found by what it depends on and nothing else: the image file's SHA-256, the ImageSpec with its decode
 version, the backbone, a hash of its weights, and the depth. Rows lie in shards, one .npz file for up to 1024 images,
 written under a temporary name and renamed: a killed run leaves whole shards only, and a damaged one (each carries
-checksums) is deleted and computed anew.
+checksums) is deleted and computed anew. What comes back lies in a file where it is large (training/matrix.py).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.image import ImageSpec
-from training import depths, forward, pixels
+from training import depths, forward, matrix, pixels
 from training.backbones import Backbone
 from training.dataset import Image
 
@@ -84,20 +84,23 @@ def compute_depths(
 
     Raises:
         DataError: a file changed or vanished since it was indexed.
+        OSError: no disk for them.
     """
     rows: dict[str, list[int]] = {}
     for row, image in enumerate(images):
         rows.setdefault(image.sha256, []).append(row)
     widths = dict(zip(layers, depths.widths(backbone, layers), strict=True))
     folders = {layer: cache / "features" / _key(backbone, spec, layer) for layer in layers}
-    result = {layer: np.empty((len(images), widths[layer]), np.float32) for layer in layers}
+    result = {layer: matrix.empty(len(images), widths[layer], cache) for layer in layers}
     missing: dict[str, None] = {}  # in the order of the images
     lacking = []
     for layer, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
         left = dict(rows)
-        for sha256, feature in _cached(folder, widths[layer]):
-            result[layer][left.pop(sha256, [])] = feature
+        for digests, features in _cached(folder, widths[layer]):
+            for digest, feature in zip(digests, features, strict=True):
+                result[layer][left.pop(digest, [])] = feature
+            matrix.release(result[layer])
         if left:
             lacking.append(layer)
             missing |= dict.fromkeys(left)
@@ -111,6 +114,7 @@ def compute_depths(
             _write(folders[layer], digests, features)
             for sha256, feature in zip(digests, features, strict=True):
                 result[layer][rows[sha256]] = feature
+            matrix.release(result[layer])
     return result
 
 
@@ -144,7 +148,7 @@ def _key(backbone: Backbone, spec: ImageSpec, layer: str) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _cached(folder: Path, width: int) -> Iterator[tuple[str, Features]]:
+def _cached(folder: Path, width: int) -> Iterator[tuple[list[str], Features]]:
     for shard in sorted(folder.glob("*.npz")):
         try:
             with shard.open("rb") as stream, np.load(stream) as stored:
@@ -154,8 +158,7 @@ def _cached(folder: Path, width: int) -> Iterator[tuple[str, Features]]:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             shard.unlink(missing_ok=True)
             continue
-        for digest, feature in zip(digests, features, strict=True):
-            yield digest.tobytes().hex(), feature
+        yield [digest.tobytes().hex() for digest in digests], features
 
 
 def _write(folder: Path, sha256: Sequence[str], features: Features) -> None:

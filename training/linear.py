@@ -3,7 +3,8 @@
 `fit` takes other linear estimators too (training/svm.py): folds, standardisation and calibration are the same.
 
 Its strength of regularisation is chosen by cross-validation, and everything that calibrates it comes from the same
-out-of-fold scores, so no image is kept away from the final fit but the test split.
+out-of-fold scores, so no image is kept away from the final fit but the test split. Above 10,000 images the strength is
+chosen on about so many of them, and the fits to all read the features chunk by chunk (training/streamed.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from training import calibration, depths
+from training import calibration, depths, streamed
 from training.backbones import Backbone
 from training.calibration import Labels, Logits
 from training.task import Task, Trained, Tried
@@ -24,6 +25,9 @@ from training.task import Task, Trained, Tried
 FOLDS: Final = 5
 STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """scikit-learn's C: inverse of the L2 penalty on standardised features. Best on four-classes 1, on cats-dogs 0.01."""
+
+AT_ONCE: Final = 10_000
+"""Images whose features are fitted in memory; of more, so many decide on the strength."""
 
 _DEFAULT_STRENGTH: Final = 0.01
 _LONGEST: Final = 1000
@@ -37,17 +41,24 @@ class Estimator:
         make: from its C to the model; the fitted `coef_` is [C,D], or [1,D] for two classes.
         strengths: values of C to try, weakest fit first.
         default: C where there are too few images to try.
+        loss: the loss that it minimises, for fits that read the features chunk by chunk.
         margins: what it says are no log-probabilities, so its strengths are compared at their best temperatures.
+        penalise_bias: whether its penalty holds the bias down too.
     """
 
     make: Callable[[float], Any]
     strengths: tuple[float, ...]
     default: float
+    loss: streamed.Loss
     margins: bool = False
+    penalise_bias: bool = False
 
 
 LOGISTIC: Final = Estimator(
-    lambda strength: LogisticRegression(C=strength, max_iter=_LONGEST, warm_start=True), STRENGTHS, _DEFAULT_STRENGTH
+    lambda strength: LogisticRegression(C=strength, max_iter=_LONGEST, warm_start=True),
+    STRENGTHS,
+    _DEFAULT_STRENGTH,
+    streamed.cross_entropy,
 )
 
 
@@ -88,17 +99,23 @@ class LinearHead:
         return np.asarray(features @ self.kernel + self.bias, np.float32)
 
 
-def train(task: Task, backbone: Backbone, features: NDArray[np.float32]) -> Trained:
+def train(
+    task: Task,
+    backbone: Backbone,
+    features: NDArray[np.float32],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Trained:
     """Fits the head on train and validation together and joins it to the backbone.
 
     Args:
         task: what to learn.
         backbone: stays as it is.
         features: of all images of train and validation, in the order of `task.split.train + task.split.validation`.
+        on_progress: as in `fit`.
     """
     fitted = task.split.train + task.split.validation
     groups = [task.groups[position] for position in fitted]
-    head = fit(features, task.labels[list(fitted)], groups, task.classes, seed=task.seed)
+    head = fit(features, task.labels[list(fitted)], groups, task.classes, seed=task.seed, on_progress=on_progress)
     return trained(task, backbone, head)
 
 
@@ -147,6 +164,7 @@ def fit(
     *,
     seed: int = 0,
     estimator: Estimator = LOGISTIC,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> LinearHead:
     """Fits the head.
 
@@ -157,7 +175,12 @@ def fit(
         classes: C.
         seed: of the folds.
         estimator: what is fitted.
+        on_progress: called with (fits done, fits in all); of fits to all images of many, one counts as several.
     """
+    if len(labels) > AT_ONCE:
+        return fit_streamed(
+            [features], labels, groups, classes, seed=seed, estimator=estimator, on_progress=on_progress
+        )
     # Scaled first: an untrained network's features can be as small as 1e-18, and their squares are nothing in float32.
     scale = float(np.abs(features).max()) or 1.0
     standardised = features / scale
@@ -171,11 +194,80 @@ def fit(
     with threadpool_limits(1):
         basis = _row_space(standardised)
         standardised = standardised if basis is None else np.asarray(standardised @ basis, np.float32)
-        tried, held_out = _cross_validate(standardised, labels, folds, classes, estimator)
+        count = _Count((folds.max() + 1) * len(estimator.strengths) + 1, on_progress)
+        tried, held_out = _cross_validate(standardised, labels, folds, classes, estimator=estimator, count=count)
         strength = min(tried, key=lambda one: one.log_loss).value if tried else estimator.default
         kernel, bias = _coefficients(estimator.make(strength).fit(standardised, labels), classes)
     logits = held_out.get(strength, np.asarray(standardised @ kernel + bias, np.float32))
     kernel = kernel if basis is None else basis @ kernel
+    return _head((kernel, bias), (scale, mean, deviation), strength, logits=logits, labels=labels, tried=tried)
+
+
+def fit_streamed(
+    parts: Sequence[NDArray[np.float32]],
+    labels: Labels,
+    groups: Sequence[int],
+    classes: int,
+    *,
+    seed: int = 0,
+    estimator: Estimator = LOGISTIC,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LinearHead:
+    """As `fit`, without ever having all features in memory; several matrices stand side by side.
+
+    A fold's fit to all its images starts from its fit to those that decided on the strength, so it knows no other.
+    """
+    folds = _folds(labels, groups, seed)
+    table = streamed.standardise(parts)
+    everything = np.arange(len(labels))
+    some = _some(labels, folds, seed)
+    large = -(-len(labels) // AT_ONCE)
+    count = _Count((folds.max() + 1) * (len(estimator.strengths) + large) + large, on_progress)
+    with threadpool_limits(1):
+        features = table.rows(some)
+        tried, _ = _cross_validate(features, labels[some], folds[some], classes, estimator=estimator, count=count)
+        strength = min(tried, key=lambda one: one.log_loss).value if tried else estimator.default
+
+        def fitted(start_from: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+            model = estimator.make(strength).fit(features[start_from], labels[some][start_from])
+            start = np.vstack([model.coef_.T, model.intercept_]).astype(np.float32)
+            weights = streamed.fit(
+                table,
+                labels,
+                rows,
+                strength=strength,
+                loss=estimator.loss,
+                start=start,
+                penalise_bias=estimator.penalise_bias,
+            )
+            count.add(large)
+            return weights
+
+        logits = np.zeros((len(labels), classes), np.float32)
+        for fold in range(folds.max() + 1) if tried else ():
+            weights = fitted(folds[some] != fold, everything[folds != fold])
+            held_out = everything[folds == fold]
+            logits[held_out] = _for_each_class(streamed.logits(table, weights, held_out), classes)
+        weights = fitted(np.ones(len(some), bool), everything)
+        if not tried:
+            logits = _for_each_class(streamed.logits(table, weights, everything), classes)
+    weights = _for_each_class(weights, classes)
+    standardisation = (1.0, table.mean, table.deviation)
+    return _head((weights[:-1], weights[-1]), standardisation, strength, logits=logits, labels=labels, tried=tried)
+
+
+def _head(
+    weights: tuple[NDArray[np.float32], NDArray[np.float32]],
+    standardisation: tuple[float, NDArray[np.float32], NDArray[np.float32]],
+    strength: float,
+    *,
+    logits: Logits,
+    labels: Labels,
+    tried: Sequence[Strength],
+) -> LinearHead:
+    """The calibrated head for features as they come, from one for standardised features and its out-of-fold logits."""
+    kernel, bias = weights
+    scale, mean, deviation = standardisation
     temperature = calibration.temperature(logits, labels) if tried else 1.0
     scores = calibration.softmax(logits / temperature)
     threshold = calibration.unknown_threshold(scores, labels) if tried else 0.0
@@ -200,8 +292,37 @@ def _row_space(features: NDArray[np.float32]) -> NDArray[np.float32] | None:
     return np.asarray(basis, np.float32)
 
 
+def _some(labels: Labels, folds: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
+    """About AT_ONCE rows, ascending: the same share of each class in each fold, at least one."""
+    random = np.random.default_rng(seed)
+    cells = labels * (folds.max() + 1) + folds
+    order = random.permutation(len(labels))
+    order = order[np.argsort(cells[order], kind="stable")]
+    _, start, count = np.unique(cells[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(start, count)
+    return np.sort(order[rank < np.repeat(np.ceil(count * (AT_ONCE / len(labels))), count)])
+
+
+class _Count:
+    """How many fits are done, of how many."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._on_progress = 0, total, on_progress
+
+    def add(self, fits: int) -> None:
+        self._done += fits
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
+
+
 def _cross_validate(
-    features: NDArray[np.float32], labels: Labels, folds: NDArray[np.intp], classes: int, estimator: Estimator
+    features: NDArray[np.float32],
+    labels: Labels,
+    folds: NDArray[np.intp],
+    classes: int,
+    *,
+    estimator: Estimator,
+    count: _Count,
 ) -> tuple[list[Strength], dict[float, Logits]]:
     """Fits each fold along the strengths, each from the one before: a third of the iterations of starting anew."""
     held_out = {strength: np.zeros((len(labels), classes), np.float32) for strength in estimator.strengths}
@@ -214,6 +335,7 @@ def _cross_validate(
             model.set_params(C=strength).fit(features[fitted], labels[fitted])
             kernel, bias = _coefficients(model, classes)
             held_out[strength][~fitted] = features[~fitted] @ kernel + bias
+            count.add(1)
     tried = [
         Strength(strength, _log_loss(logits, labels, estimator), float(np.mean(logits.argmax(axis=1) == labels)))
         for strength, logits in held_out.items()
@@ -247,8 +369,13 @@ def _log_loss(logits: Logits, labels: Labels, estimator: Estimator) -> float:
 
 
 def _coefficients(model: Any, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # noqa: ANN401
-    kernel, bias = model.coef_.T, model.intercept_
-    if classes == 2:
-        # scikit-learn fits one logit for two classes; half of it for and half against is the same softmax.
-        kernel, bias = np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2
-    return kernel, bias
+    return _for_each_class(model.coef_.T, classes), _for_each_class(model.intercept_[None], classes)[0]
+
+
+def _for_each_class(columns: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+    """[n,K] to [n,C]: of two classes scikit-learn fits one logit; half for and half against is the same softmax."""
+    if classes != 2:
+        return columns
+    halves: NDArray[np.float32] = np.hstack([-columns, columns])
+    halves /= 2
+    return halves

@@ -42,6 +42,8 @@ def fit(
     Each depth is brought to the same size first: in an untrained network one may be 1e-18 of another, and what is so
     much smaller than its neighbours would be taken for constant.
     """
+    if len(labels) > linear.AT_ONCE:
+        return linear.fit_streamed(list(features.values()), labels, groups, classes, seed=seed)
     sizes = [float(np.abs(values).max()) or 1.0 for values in features.values()]
     together = np.hstack([values / size for values, size in zip(features.values(), sizes, strict=True)])
     head = linear.fit(together, labels, groups, classes, seed=seed)

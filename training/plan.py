@@ -26,6 +26,7 @@ LARGE: Final = 1000
 _Z_CLEAR: Final = 1.645
 _MOST_REMOVED: Final = 0.5
 _FEWEST_IMAGES: Final = 500
+_MOST_FIRST: Final = 10_000
 _SIMILAR: Final = 0.9
 
 
@@ -135,12 +136,13 @@ def can_win(lead: Result, validation: Sequence[int]) -> bool:
 
 
 def first_rung(labels: Labels, seed: int) -> NDArray[np.intp]:
-    """Rows of the quarter of the images on which candidates are halved first; all of them where that is too few."""
+    """Rows of the images on which candidates are halved first: a quarter, at most 10,000; all where that is too few."""
     if len(labels) // 4 < _FEWEST_IMAGES:
         return np.arange(len(labels))
     random = np.random.default_rng(seed)
     by_class = [random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    return np.sort(np.concatenate([rows[: -(-len(rows) // 4)] for rows in by_class]))
+    part = max(4, len(labels) / _MOST_FIRST)
+    return np.sort(np.concatenate([rows[: math.ceil(len(rows) / part)] for rows in by_class]))
 
 
 def better_half(ranked: Sequence[Ranked]) -> list[Ranked]:

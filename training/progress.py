@@ -1,7 +1,7 @@
 """Tells the person at the terminal what is going on and how long it will take, and keeps the seconds of each phase.
 
-On a terminal: bars with the time left. Elsewhere (a log file, CI): one line when a phase ends, and one every ten
-seconds while it runs.
+On a terminal: bars with the rate and the time left. Elsewhere (a log file, CI): one line when a phase ends, and one
+every ten seconds while it runs.
 """
 
 import time
@@ -10,7 +10,17 @@ from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 Advance = Callable[[int, int], None]
 """Called with (done, in all)."""
@@ -52,6 +62,7 @@ class Phases:
             TextColumn("{task.description:<22}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _Rate(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -69,7 +80,19 @@ class Phases:
             now = self._clock()
             if now - last >= _LINE_EVERY_S and done:
                 last = now
-                left = (now - start) / done * (total - done)
-                self.console.print(f"{name:<22} {done} of {total}, about {left:.0f} s left")
+                each_s = (now - start) / done
+                left = f"{_rate(1 / each_s)}, about {each_s * (total - done):.0f} s left"
+                self.console.print(f"{name:<22} {done} of {total}, {left}")
 
         yield advance
+
+
+class _Rate(ProgressColumn):
+    """How many a second, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_rate(task.speed) if task.speed else "")
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.{0 if per_second >= 10 else 1}f}/s"

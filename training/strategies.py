@@ -55,8 +55,8 @@ class Strategy:
         with phases.phase("computing features") as advance:
             computed = features.compute(fitted, self.backbone, task.spec, self.settings.cache, on_progress=advance)
         if self.settings.strategy == "linear":
-            with phases.phase("fitting the head"):
-                return linear.train(task, self.backbone, computed)
+            with phases.phase("fitting the head") as advance:
+                return linear.train(task, self.backbone, computed, advance)
         return finetuning.train(task, self.backbone, computed, self.settings, phases)
 
 

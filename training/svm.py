@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 
-from training import depths, linear
+from training import depths, linear, streamed
 from training.backbones import Backbone
 from training.calibration import Labels
 from training.linear import LinearHead
@@ -24,7 +24,9 @@ MACHINE: Final = linear.Estimator(
     lambda strength: LinearSVC(C=strength, dual=False, tol=1e-3, max_iter=5000, random_state=0),
     strengths=(1e-4, 1e-3, 1e-2, 1e-1),
     default=1e-2,
+    loss=streamed.squared_hinge,
     margins=True,
+    penalise_bias=True,
 )
 
 

@@ -88,6 +88,6 @@ def _out_of_fold(
     with phases.phase("computing features") as advance:
         spec = ImageSpec(backbone.side_px)
         computed = features.compute(found.images, backbone, spec, settings.cache, on_progress=advance)
-    with phases.phase("checking labels"):
-        head = linear.fit(computed, labels, blocks, len(found.class_names), seed=settings.seed)
+    with phases.phase("checking labels") as advance:
+        head = linear.fit(computed, labels, blocks, len(found.class_names), seed=settings.seed, on_progress=advance)
     return head.scores if head.tried else None

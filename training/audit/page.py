@@ -54,7 +54,9 @@ class _Thumbnails:
 
     def __init__(self, audit: Audit) -> None:
         self._dataset = audit.dataset
-        self._images = {audit.dataset.relative(image.path): image for image in audit.dataset.images}
+        asked = {file.path for finding in audit.findings for one in finding.examples for file in one.files}
+        names = ((audit.dataset.relative(image.path), image) for image in audit.dataset.images) if asked else ()
+        self._images = {name: image for name, image in names if name in asked}
         self._left = _MOST_PICTURES
 
     def __call__(self, path: str) -> str:
