@@ -135,6 +135,7 @@ def _settings(
         epochs=getattr(options, "epochs", None),
         batch_size=getattr(options, "batch_size", Settings.batch_size),
         learning_rate=getattr(options, "learning_rate", None),
+        precision=getattr(options, "precision", Settings.precision),
         seed=options.seed,
         test_fraction=options.test_fraction,
         validation_fraction=options.validation_fraction,

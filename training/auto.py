@@ -217,11 +217,8 @@ def _try_finetuning(run: _Run, lead: Result) -> tuple[tuple[Result, Trained] | N
         return None, f"not tried: {run.backbone.family.name} cannot be cut between its blocks"
     asked = replace(settings, strategy="partial", unfreeze=min(settings.unfreeze, blocks))
     try:
-        with run.phases.phase("measuring fine-tuning"):
-            cost = _probe(run, asked)
-        steps = -(-len(task.split.train) // asked.batch_size)
         most = settings.epochs or _MOST_EPOCHS
-        epochs = cost.epochs(_RESERVE * budget.left_s, len(run.fitted), steps, most)
+        epochs = _epochs(run, asked, most)
         if epochs < min(_FEWEST_EPOCHS, most):
             return None, f"not tried: {epochs} epochs would fit into the {max(0, budget.left_s):.0f} s left"
         start = run.clock()
@@ -249,6 +246,26 @@ def _try_finetuning(run: _Run, lead: Result) -> tuple[tuple[Result, Trained] | N
     return (found, trained), f"tried: {epochs} epochs fitted into the budget"
 
 
+def _epochs(run: _Run, asked: Settings, most: int) -> int:
+    """How many epochs fit into the budget, measured.
+
+    Once per command: a run that goes on where it was killed would measure something else, and its checkpoint is one of
+    the number of epochs that was decided.
+    """
+    decided = None if asked.run_folder is None else asked.run_folder / "epochs"
+    if decided is not None and decided.exists():
+        return int(decided.read_text(encoding="ascii"))
+    with run.phases.phase("measuring fine-tuning"):
+        cost = _probe(run, asked)
+    steps = -(-len(run.task.split.train) // asked.batch_size)
+    epochs = cost.epochs(_RESERVE * run.budget.left_s, len(run.fitted), steps, most)
+    if decided is not None:
+        unfinished = decided.with_suffix(".unfinished")
+        unfinished.write_text(str(epochs), encoding="ascii")
+        unfinished.rename(decided)
+    return epochs
+
+
 def _probe(run: _Run, settings: Settings) -> meter.Cost:
     """Fine-tunes for one epoch on a few batches, of the same classes, to see what it costs."""
     sides, count = run.task.split, len(run.task.split.train)
@@ -264,7 +281,7 @@ def _probe(run: _Run, settings: Settings) -> meter.Cost:
         replace(run.task, split=small),
         _copy(run.backbone),
         run.computed[depths.FINAL][np.concatenate([some, validation])],
-        replace(settings, epochs=1),
+        replace(settings, epochs=1, run_folder=None),  # what it measures must not be there already
         measured,
     )
     return measured.cost()

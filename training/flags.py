@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from service.settings import LOCAL_ENGINES
-from training.settings import STRATEGIES
+from training.settings import PRECISIONS, STRATEGIES
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +120,13 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
         metavar="RATE",
         help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch); full warms up and cools down, "
         "and trains earlier blocks at less of it",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the gradients' computation; what is exported is float32. auto: bfloat16 where every GPU computes in "
+        "it (compute capability 8.0), float32 elsewhere",
     )
     group.add_argument(
         "--flip",

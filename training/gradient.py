@@ -1,86 +1,130 @@
 """Gradient training with early stopping, whatever is trained: the last blocks, a whole network, or one from scratch."""
 
-import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from training import calibration
 from training.augmentation import Augmentation
+from training.batches import Batches, Load
 from training.calibration import Labels, Logits
 from training.checkpoint import Checkpoint, State
+from training.errors import DataError
 from training.progress import Phases
-from training.task import Epoch
+from training.settings import Settings
+from training.task import Epoch, Task, Trained
+from training.twin import Twin, choose_precision
 
-Load = Callable[[NDArray[np.intp]], NDArray[Any]]
-"""Positions [N] to what the model reads, [N, ...]."""
-
-_AHEAD: Final = 4
 _BALANCED: Final = 1.5
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of a data set that is loaded as it is read, two batches at a time, at most four ahead.
+@dataclass(frozen=True)
+class Recipe:
+    """How a strategy trains by gradients.
 
-    Order and augmentation of an epoch follow from the seed and the epoch's number alone, so that an epoch is the same
-    whether or not the ones before it were trained in this process.
-
-    Args:
-        load: from positions to the model's input; called from threads.
-        positions: what belongs to this data set.
-        labels: class number by position.
-        classes: C.
-        size: images per batch.
-        seed: shuffles anew in each epoch; None keeps the order.
-        augmentation: changes each picture anew in each epoch; None changes none.
+    Attributes:
+        epochs: at most.
+        learning_rate: as asked for.
+        patience: epochs without improvement before it stops.
+        optimizer: makes one for a model, given all the steps there may be.
+        augmentation: of each picture in each epoch, or None.
         smoothing: share of the target that is spread over all classes.
-        class_weights: of each class in the loss; None weighs all alike.
+        described: what else the manifest's hyperparameters say.
+        starts_from: what the model starts from, by name; a checkpoint of another start is not used.
     """
 
-    def __init__(
-        self,
-        load: Load,
-        positions: NDArray[np.intp],
-        labels: Labels,
-        classes: int,
-        size: int,
-        *,
-        seed: int | None = None,
-        augmentation: Augmentation | None = None,
-        smoothing: float = 0.0,
-        class_weights: NDArray[np.float32] | None = None,
-    ) -> None:
-        super().__init__(workers=2, use_multiprocessing=False, max_queue_size=_AHEAD)
-        self._load, self._labels, self._size, self._seed = load, labels, size, seed
-        self._augmentation = augmentation
-        self._targets = (1 - smoothing) * np.eye(classes, dtype=np.float32) + np.float32(smoothing / classes)
-        self._weights = np.ones(classes, np.float32) if class_weights is None else class_weights
-        self._all = positions
-        self.start(0)
+    epochs: int
+    learning_rate: float
+    patience: int
+    optimizer: Callable[[Any, int], Any]
+    augmentation: Augmentation | None = None
+    smoothing: float = 0.0
+    described: Mapping[str, str] = field(default_factory=dict)
+    starts_from: Mapping[str, str] = field(default_factory=dict)
 
-    def start(self, epoch: int) -> None:
-        """Makes this the epoch with that number."""
-        self._epoch, self._order = epoch, self._all
-        if self._seed is not None:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(self._all)
 
-    def __len__(self) -> int:
-        return math.ceil(len(self._all) / self._size)
+def train(
+    task: Task,
+    settings: Settings,
+    phases: Phases,
+    recipe: Recipe,
+    *,
+    model: Any,  # noqa: ANN401 - keras is untyped
+    whole: Any,  # noqa: ANN401
+    head: Any,  # noqa: ANN401
+    load: Load,
+) -> Trained:
+    """Trains a model on the train split, stops by the validation split, and calibrates on it.
 
-    def __getitem__(self, number: int) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
-        some = self._order[number * self._size : (number + 1) * self._size]
-        loaded, labels = self._load(some), self._labels[some]
-        if self._augmentation is not None:
-            loaded = np.stack([self._augmented(one, int(at)) for one, at in zip(loaded, some, strict=True)])
-        return loaded, self._targets[labels], self._weights[labels]
+    Args:
+        task: what to learn.
+        settings: strategy, batch size, precision, run folder.
+        phases: shows the progress.
+        recipe: how.
+        model: keras.Model, what `load` gives -> logits; what of it is trainable is trained.
+        whole: keras.Model, images uint8 [N,S,S,3] -> logits; shares its layers with `model`.
+        head: the last layer of both.
+        load: reads what `model` takes; positions count train and validation images, in this order.
+    """
+    used = task.split.train + task.split.validation
+    labels, images = task.labels[list(used)], len(task.split.train)
+    weights, precision = class_weights(labels[:images], task.classes), choose_precision(settings.precision)
+    validation = Batches(load, np.arange(images, len(used)), labels, task.classes, settings.batch_size)
+    training = Batches(
+        load,
+        np.arange(images),
+        labels,
+        task.classes,
+        settings.batch_size,
+        seed=task.seed,
+        augmentation=recipe.augmentation,
+        smoothing=recipe.smoothing,
+        class_weights=weights,
+    )
+    curve = fit(
+        model,
+        training,
+        validation,
+        phases,
+        epochs=recipe.epochs,
+        optimizer=lambda trained: recipe.optimizer(trained, recipe.epochs * len(training)),
+        patience=recipe.patience,
+        checkpoint=Checkpoint(task, settings, phases.console, {**recipe.starts_from, "precision": precision}),
+        precision=precision,
+    )
+    temperature, threshold, scores = held_out_scores(model, validation, labels[images:])
+    head.set_weights([weight / temperature for weight in head.get_weights()])
+    return Trained(
+        model=keras.Model(whole.input, keras.layers.Softmax(name="scores")(whole.output)),
+        held_out=task.split.validation,
+        scores=scores,
+        temperature=temperature,
+        unknown_threshold=threshold,
+        trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+        hyperparameters={
+            "epochs": str(recipe.epochs),
+            "batch_size": str(settings.batch_size),
+            "learning_rate": f"{recipe.learning_rate:g}",
+            "patience": str(recipe.patience),
+            **({} if recipe.augmentation is None else {"augmentation": str(recipe.augmentation)}),
+            **({} if not recipe.smoothing else {"label_smoothing": f"{recipe.smoothing:g}"}),
+            **recipe.described,
+            **describe_weights(weights),
+            "precision": precision,
+        },
+        epochs=curve,
+    )
 
-    def _augmented(self, picture: NDArray[Any], position: int) -> NDArray[Any]:
-        assert self._augmentation is not None  # noqa: S101 - the only caller has looked
-        return self._augmentation.apply(picture, np.random.default_rng([self._seed or 0, self._epoch, position]))
+
+def require_validation(task: Task, settings: Settings) -> None:
+    """Raises DataError where there are no validation images to stop by."""
+    if not task.split.validation:
+        raise DataError(f"--strategy {settings.strategy} stops by validation images; there are none")
 
 
 def fit(
@@ -93,11 +137,13 @@ def fit(
     optimizer: Callable[[Any], Any],
     patience: int,
     checkpoint: Checkpoint,
+    precision: str = "float32",
 ) -> list[Epoch]:
     """Trains until validation no longer improves, and leaves the model with its best weights.
 
     The weights that it came with count: when no epoch beats them on validation loss, they are what it keeps. Goes on
-    from the checkpoint where there is one, and ends as if it had never been interrupted.
+    from the checkpoint where there is one, and ends as if it had never been interrupted. Validation is always of the
+    model itself, in float32, whatever it is trained in: of what will be exported.
 
     Args:
         model: returns logits; what of it is trainable is trained.
@@ -108,42 +154,32 @@ def fit(
         optimizer: makes one for a model.
         patience: epochs without improvement before it stops.
         checkpoint: what an interrupted run has left; replaced after each epoch.
+        precision: in which gradients are computed.
 
     Returns:
         What happened, from epoch 0: before training.
     """
-    model.compile(
-        optimizer=optimizer(model),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        weighted_metrics=["accuracy"],
-        # On CPUs XLA is slow: MobileNetV2 runs at 5 images/s with it and at 79 without (batch 32, two cores).
-        jit_compile="auto" if _has_gpu() else False,
-    )
-    model.optimizer.build(model.trainable_variables)
+    twin = Twin(model, precision)
+    if twin.model is not model:
+        _compile(model)
+    _compile(twin.model, optimizer(twin.model))
+    twin.model.optimizer.build(twin.model.trainable_variables)
     steps = epochs * len(train)
     with phases.phase("training") as advance:
-        progress = _Progress(
-            model, phases, checkpoint, lambda done: advance(done, steps), most=epochs, patience=patience
-        )
-        saved = checkpoint.load(progress.state(model))
+        progress = _Progress(twin, phases, lambda done: advance(done, steps), most=epochs, patience=patience)
+        saved = checkpoint.load(progress.state())
         if saved is None:
-            loss, accuracy = model.evaluate(validation, verbose=0)
-            progress.add(Epoch(0, None, loss, accuracy), model)
+            progress.add(Epoch(0, None, *model.evaluate(validation, verbose=0)))
         else:
-            progress.go_on(model, saved)
+            progress.go_on(saved)
         while not progress.finished:
             # One epoch per `fit`: within one, Keras' threads load batches ahead of the epoch that they are told of.
             epoch = progress.epochs[-1].number
             train.start(epoch)
-            model.fit(
-                train,
-                validation_data=validation,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                shuffle=False,  # Keras would shuffle the batches too, by a random state that no checkpoint has
-                verbose=0,
-                callbacks=[progress],
-            )
+            loss = _one_epoch(twin, train, progress)
+            twin.give_back()
+            progress.add(Epoch(epoch + 1, loss, *model.evaluate(validation, verbose=0)))
+            checkpoint.save(progress.state())
         model.set_weights(progress.best_weights)
     return progress.epochs
 
@@ -184,74 +220,76 @@ def held_out_scores(
     return temperature, calibration.unknown_threshold(scores, labels), scores
 
 
-def memmap_loader(file: Path, shape: tuple[int, ...], scale: float) -> Load:
-    """A loader of float16 rows from a file; returns them as float32, multiplied by `scale`."""
-    rows: NDArray[np.float16] = np.memmap(file, np.float16, "r", shape=shape)
-    return lambda positions: rows[positions].astype(np.float32) * np.float32(scale)
+def _compile(model: Any, optimizer: Any = "sgd") -> None:  # noqa: ANN401 - keras is untyped
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        weighted_metrics=["accuracy"],
+        # On CPUs XLA is slow: MobileNetV2 runs at 5 images/s with it and at 79 without (batch 32, two cores).
+        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+    )
+
+
+def _one_epoch(twin: Twin, train: Batches, progress: "_Progress") -> float:
+    """Trains for one epoch; returns its mean loss."""
+    epoch = progress.epochs[-1].number
+    told = twin.model.fit(
+        train,
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        shuffle=False,  # Keras would shuffle the batches too, by a random state that no checkpoint has
+        verbose=0,
+        callbacks=[progress],
+    )
+    return float(told.history["loss"][0])
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the best weights and the curve, tells how far it is, saves each epoch, and stops when patience ends."""
+    """Keeps the best weights and the curve, tells how far it is, and stops when patience ends."""
 
-    def __init__(
-        self,
-        model: Any,  # noqa: ANN401 - keras is untyped
-        phases: Phases,
-        checkpoint: Checkpoint,
-        advance: Callable[[int], None],
-        *,
-        most: int,
-        patience: int,
-    ) -> None:
+    def __init__(self, twin: Twin, phases: Phases, advance: Callable[[int], None], *, most: int, patience: int) -> None:
         super().__init__()
         self.epochs: list[Epoch] = []
-        self.best_weights = model.get_weights()
+        self.best_weights = twin.model.get_weights()
         self.finished = False
+        self._twin = twin
         self._most, self._patience = most, patience
         self._phases = phases
-        self._checkpoint = checkpoint
         self._advance = advance
 
-    def state(self, model: Any) -> State:  # noqa: ANN401 - keras is untyped
+    def state(self) -> State:
         """All that going on from here takes."""
+        model = self._twin.model
         variables = [variable.numpy() for variable in model.variables]
         optimizer = [variable.numpy() for variable in model.optimizer.variables]
         return State(self.epochs, variables, optimizer, self.best_weights, self.finished)
 
-    def go_on(self, model: Any, saved: State) -> None:  # noqa: ANN401 - keras is untyped
+    def go_on(self, saved: State) -> None:
         """Makes the model, its optimizer and this what they were."""
+        model = self._twin.model
         for variables, values in ((model.variables, saved.model), (model.optimizer.variables, saved.optimizer)):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
         self.epochs, self.best_weights, self.finished = list(saved.epochs), list(saved.best), saved.finished
-        self._phases.console.print(
-            f"going on after epoch {self.epochs[-1].number}, where an earlier run was interrupted"
-        )
+        self.tell(f"going on after epoch {self.epochs[-1].number}, where an earlier run was interrupted")
 
-    def add(self, epoch: Epoch, model: Any) -> None:  # noqa: ANN401 - keras is untyped
+    def add(self, epoch: Epoch) -> None:
         """After an epoch, and before the first."""
         self.epochs.append(epoch)
         best = min(self.epochs, key=lambda one: one.validation_loss if np.isfinite(one.validation_loss) else np.inf)
         if epoch is best:
-            self.best_weights = model.get_weights()
+            self.best_weights = self._twin.model.get_weights()
         patient = epoch.number - best.number < self._patience and np.isfinite(epoch.validation_loss)
         self.finished = not patient or epoch.number == self._most
         train = "" if epoch.train_loss is None else f"loss {epoch.train_loss:.4f}, "
-        self._phases.console.print(
+        self.tell(
             f"epoch {epoch.number:<16} {train}validation loss {epoch.validation_loss:.4f}, "
             f"accuracy {epoch.validation_accuracy:.4f}"
         )
 
+    def tell(self, line: str) -> None:
+        """Prints a line."""
+        self._phases.console.print(line)
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras' signature
         self._advance(self.epochs[-1].number * self.params["steps"] + batch + 1)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401 - Keras' signature
-        now = Epoch(epoch + 1, float(logs["loss"]), float(logs["val_loss"]), float(logs["val_accuracy"]))
-        self.add(now, self.model)
-        self._checkpoint.save(self.state(self.model))
-
-
-def _has_gpu() -> bool:
-    import tensorflow as tf  # noqa: PLC0415 - only to ask
-
-    return bool(tf.config.list_physical_devices("GPU"))

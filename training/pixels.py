@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -41,6 +41,11 @@ def pixels(image: Image, spec: ImageSpec) -> Pixels:
         return decode(read(image), spec)
     except GraftError as error:
         raise DataError(f"{image.path}: {error.detail}") from error
+
+
+def loader(images: Sequence[Image], spec: ImageSpec) -> Callable[[Iterable[int]], Pixels]:
+    """Decodes images anew whenever they are asked for: positions [N] to uint8 [N,S,S,3]."""
+    return lambda positions: np.stack([pixels(images[position], spec) for position in positions])
 
 
 def batches(images: Sequence[Image], spec: ImageSpec, size: int) -> Iterator[Pixels]:

@@ -3,13 +3,10 @@
 from typing import Any, Final
 
 import keras
-import numpy as np
 
 from training import gradient, pixels
 from training.augmentation import Augmentation
-from training.checkpoint import Checkpoint
-from training.errors import DataError
-from training.gradient import Batches
+from training.gradient import Recipe
 from training.progress import Phases
 from training.settings import Settings
 from training.task import Task, Trained
@@ -31,62 +28,19 @@ def train(task: Task, settings: Settings, phases: Phases) -> Trained:
     Raises:
         DataError: no validation images to stop by.
     """
-    if not task.split.validation:
-        raise DataError("--strategy scratch stops by validation images; there are none")
-    used = task.split.train + task.split.validation
-    images, labels = task.pick(used), task.labels[list(used)]
-    in_train = np.arange(len(task.split.train))
-    in_validation = np.arange(len(task.split.train), len(used))
-
-    def load(positions: Any) -> Any:  # noqa: ANN401 - see gradient.Load
-        return np.stack([pixels.pixels(images[position], task.spec) for position in positions])
-
-    epochs = settings.epochs or _EPOCHS
+    gradient.require_validation(task, settings)
     learning_rate = settings.learning_rate or _LEARNING_RATE
-    augmentation, weights = Augmentation(settings.flip), gradient.class_weights(labels[in_train], task.classes)
     model, head = _network(task.spec.side_px, task.classes, task.seed)
-    validation = Batches(load, in_validation, labels, task.classes, settings.batch_size)
-    training = Batches(
-        load,
-        in_train,
-        labels,
-        task.classes,
-        settings.batch_size,
-        seed=task.seed,
-        augmentation=augmentation,
-        smoothing=_SMOOTHING,
-        class_weights=weights,
-    )
-    curve = gradient.fit(
-        model,
-        training,
-        validation,
-        phases,
-        epochs=epochs,
-        optimizer=lambda _: keras.optimizers.Adam(learning_rate),
+    recipe = Recipe(
+        epochs=settings.epochs or _EPOCHS,
+        learning_rate=learning_rate,
         patience=_PATIENCE,
-        checkpoint=Checkpoint(task, settings, phases.console, {}),
+        optimizer=lambda _model, _steps: keras.optimizers.Adam(learning_rate),
+        augmentation=Augmentation(settings.flip),
+        smoothing=_SMOOTHING,
     )
-    temperature, threshold, scores = gradient.held_out_scores(model, validation, labels[in_validation])
-    head.set_weights([weight / temperature for weight in head.get_weights()])
-    return Trained(
-        model=keras.Model(model.input, keras.layers.Softmax(name="scores")(model.output)),
-        held_out=task.split.validation,
-        scores=scores,
-        temperature=temperature,
-        unknown_threshold=threshold,
-        trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
-        hyperparameters={
-            "epochs": str(epochs),
-            "batch_size": str(settings.batch_size),
-            "learning_rate": f"{learning_rate:g}",
-            "patience": str(_PATIENCE),
-            "augmentation": str(augmentation),
-            "label_smoothing": f"{_SMOOTHING:g}",
-            **gradient.describe_weights(weights),
-        },
-        epochs=curve,
-    )
+    load = pixels.loader(task.pick(task.split.train + task.split.validation), task.spec)
+    return gradient.train(task, settings, phases, recipe, model=model, whole=model, head=head, load=load)
 
 
 def _network(side_px: int, classes: int, seed: int) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 STRATEGIES: Final = ("auto", "linear", "svm", "multilayer", "partial", "full", "scratch")
+PRECISIONS: Final = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Settings:
         epochs: at most so many; None for the strategy's own.
         batch_size: images per gradient step.
         learning_rate: of the first step; None for the strategy's own.
+        precision: in which gradients are computed; one of PRECISIONS.
         seed: of the split and everything random.
         test_fraction: share of the images to test on, where DATA does not say.
         validation_fraction: the same for validation.
@@ -54,6 +56,7 @@ class Settings:
     epochs: int | None = None
     batch_size: int = 32
     learning_rate: float | None = None
+    precision: str = "auto"
     seed: int = 0
     test_fraction: float = 0.15
     validation_fraction: float = 0.15

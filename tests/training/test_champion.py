@@ -95,17 +95,25 @@ def test_a_worse_version_is_refused_unless_told():
 def test_exit_code_4_and_nothing_published(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """`train --champion` against a better version: one line, 4, no directory; told to, it publishes and reports it."""
+    """`train --champion` against a better version: one line, 4, no directory; told to, it publishes and reports it.
+
+    What was trained for the refused version is not trained again.
+    """
     arguments = [
         "train", str(photos), "--models", str(tmp_path), "--name", "tints", "--cache", str(tmp_path / "cache"),
-        "--backbone", "mobilenet:0.25", "--weights", "none", "--side", "32", "--champion", "--engine", "openvino/f32",
+        "--strategy", "scratch", "--epochs", "2", "--side", "32", "--champion", "--engine", "openvino/f32",
     ]  # fmt: skip
     monkeypatch.setattr(champion, "compare", lambda *_, **__: Comparison(3, 100, 80, 95, 1, 16, 1e-4))
     assert main(arguments) == 4
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "nothing was published" in said
+    first = capsys.readouterr()
+    assert first.err.count("\n") == 1
+    assert "nothing was published" in first.err
     assert not list((tmp_path / "tints").iterdir())
     assert main([*arguments, "--publish-anyway"]) == 0
+    curve = [line for line in first.out.splitlines() if line.startswith("epoch")]
+    again = capsys.readouterr().out
+    assert f"going on after epoch {curve[-1].split()[1]}," in again
+    assert "\nepoch" not in again
+    assert not list((tmp_path / "cache" / "runs").iterdir())
     page = (tmp_path / "tints" / "1" / "assets.extra" / "report" / "index.html").read_text(encoding="utf-8")
     assert "significantly worse than version 3: 80 of 100 test images" in page

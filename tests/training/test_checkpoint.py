@@ -21,8 +21,8 @@ from service.published import list_versions
 from service.version import read_version, verify_files
 from training import checkpoint, gradient, learning_rates
 from training.augmentation import Augmentation
+from training.batches import Batches
 from training.checkpoint import Checkpoint, State
-from training.gradient import Batches
 from training.progress import Phases
 from training.settings import Settings
 from training.task import Epoch, Task

@@ -100,9 +100,12 @@ def test_exported_model_is_what_was_validated(partial: Run, task: Task):
     assert tuple(trained.held_out) == task.split.validation
 
 
-def test_same_seed_same_result(partial: Run, task: Task, tmp_path: Path):
-    """A second run with the same seed has the same curve and the same scores."""
-    again = _train(task, _settings(tmp_path, "partial", unfreeze=2))
+def test_freeze_counts_from_the_start_and_the_seed_decides(partial: Run, task: Task, tmp_path: Path):
+    """--freeze 12 of 13 boundaries is --unfreeze 2; a second run of one seed has the same curve and the same scores."""
+    again = _train(task, _settings(tmp_path, "partial", freeze=12))
+    cut = {"unfreeze": "2", "frozen_up_to": "conv_pw_11_relu"}
+    for run in (partial, again):
+        assert cut.items() <= run.trained.hyperparameters.items()
     assert again.trained.epochs == partial.trained.epochs
     np.testing.assert_array_equal(again.trained.scores, partial.trained.scores)
 
@@ -123,9 +126,11 @@ def test_full_trains_everything(task: Task, tmp_path: Path):
 
 
 def test_too_many_blocks_are_refused(task: Task, tmp_path: Path):
-    """--unfreeze beyond what there is names the most, and the strategy that trains everything."""
+    """--unfreeze or --freeze beyond what there is names the most, and the strategy for everything or nothing."""
     with pytest.raises(SettingError, match=r"expected --unfreeze of 1 to 13 .* got 14; --strategy full"):
         _train(task, _settings(tmp_path, "partial", unfreeze=14))
+    with pytest.raises(SettingError, match=r"expected --freeze of 1 to 13 .* got 14; --strategy linear"):
+        _train(task, _settings(tmp_path, "partial", freeze=14))
 
 
 def test_no_validation_images_are_refused(task: Task, tmp_path: Path):
