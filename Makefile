@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
+CLIENTS := .venv-clients
 
 # ImageNet weights: a Keras home folder beside the checkout is used where there is one;
 # elsewhere Keras downloads into its own ~/.keras. The code is the same.
@@ -9,10 +10,10 @@ ifneq ($(wildcard ../shared/keras),)
 export KERAS_HOME ?= $(abspath ../shared/keras)
 endif
 
-.PHONY: env demo test lint unit locks protos clean help
+.PHONY: env demo test test-clients lint unit locks protos clean help
 
 help:  ## show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 env: $(VENV)/.complete  ## make the environment in .venv
 
@@ -37,6 +38,14 @@ lint: env
 unit: env
 	$(BIN)/python -m pytest
 
+test-clients: env $(CLIENTS)/.complete  ## other people's clients, in an environment of their own
+	GRAFT_CLIENTS_PYTHON=$(abspath $(CLIENTS))/bin/python $(BIN)/python -m pytest tests/clients
+
+$(CLIENTS)/.complete: locks/clients.lock
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement locks/clients.lock
+	@touch $@
+
 protos: env  ## regenerate the committed protobuf code
 	$(BIN)/python -m protos.generate
 
@@ -44,6 +53,7 @@ locks:  ## resolve pyproject.toml anew into locks/ (needs uv)
 	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 --extra dev -o locks/all.lock pyproject.toml
 	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock -o locks/cpu.lock pyproject.toml
 	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock --extra gpu -o locks/gpu.lock pyproject.toml
+	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 --group clients -o locks/clients.lock
 
 clean:  ## remove everything that the commands above made
-	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -6,8 +6,7 @@ REST request becomes the same message first, as it does there.
 
 import math
 import secrets
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +14,7 @@ from protos import tensorflow_serving_pb2 as tfs
 from service import errors
 from service.classifier import Answer, Classifier, Pixels, Request
 from service.routes import VersionRoute
-from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, require_all, shown
+from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, pack, require_all, shown
 
 DEFAULT_SIGNATURE: Final = "serving_default"
 BYTES_SIGNATURE: Final = "serving_bytes"
@@ -29,31 +28,6 @@ SIGNATURES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
 
 EXAMPLE_FEATURES: Final = ("image/encoded", IMAGE_BYTES)
 """Names under which Classify looks for the image file in a tf.Example; the first is TensorFlow's convention."""
-
-STATUS: Final[Mapping[type[errors.GraftError], str]] = {
-    errors.EmptyImage: "INVALID_ARGUMENT",
-    errors.InvalidBase64: "INVALID_ARGUMENT",
-    errors.UnsupportedFormat: "INVALID_ARGUMENT",
-    errors.CorruptImage: "INVALID_ARGUMENT",
-    errors.ImageTooLarge: "INVALID_ARGUMENT",
-    errors.PoisonImage: "INVALID_ARGUMENT",
-    errors.InvalidRequest: "INVALID_ARGUMENT",
-    errors.UnsupportedMedia: "INVALID_ARGUMENT",
-    errors.RequestTooLarge: "RESOURCE_EXHAUSTED",
-    errors.RequestTimeout: "DEADLINE_EXCEEDED",
-    errors.ModelNotFound: "NOT_FOUND",
-    errors.Unauthenticated: "UNAUTHENTICATED",
-    errors.Overloaded: "UNAVAILABLE",  # its batch scheduler's word for a full queue, on which its clients try again
-    errors.DeadlineExceeded: "DEADLINE_EXCEEDED",
-    errors.Unavailable: "UNAVAILABLE",
-    errors.InternalError: "INTERNAL",
-}
-"""The canonical status of every error that a client can meet."""
-
-
-def refusal_of(error: errors.GraftError) -> Refusal:
-    """An error of ours as one of TensorFlow Serving's."""
-    return Refusal(STATUS[type(error)], error.detail)
 
 
 class TensorFlowServing:
@@ -277,14 +251,15 @@ class TensorFlowServing:
             raise Refusal("INVALID_ARGUMENT", f"Expects arg[0] to be uint8 or float but {_kind(tensor)} is provided")
         count = self._count(tensor, (side_px, side_px, 3))
         float32 = tensor.dtype == tfs.DT_FLOAT
-        values = count * side_px * side_px * 3
-        content = tensor.tensor_content or _packed(
-            tensor.float_val if float32 else tensor.int_val, values, float32=float32
-        )
-        if len(content) != values * (4 if float32 else 1):
+        item = 4 if float32 else 1
+        size = count * side_px * side_px * 3 * item
+        values = tensor.float_val if float32 else tensor.int_val
+        content = tensor.tensor_content or _filled(pack(values, float32=float32), size, item)
+        if len(content) != size:
             raise Refusal(
                 "INVALID_ARGUMENT",
-                f"tensor parsing error: {IMAGES}: expected {values} {_kind(tensor)} values, got {len(content)} bytes",
+                f"tensor parsing error: {IMAGES}: expected {size // item} {_kind(tensor)} values, got {len(content)} "
+                "bytes",
             )
         return images_of(content, count, float32=float32)
 
@@ -345,15 +320,9 @@ def _kind(tensor: tfs.TensorProto) -> str:
     return tfs.DataType.Name(tensor.dtype).removeprefix("DT_").lower() if known else f"type {tensor.dtype}"
 
 
-def _packed(values: Iterable[float], count: int, *, float32: bool) -> bytes:
-    """Repeated numbers as the bytes of a tensor; fewer than `count` go on with the last one, as in TensorFlow."""
-    try:
-        packed = array("f", values) if float32 else array("B", values)
-    except OverflowError as error:
-        raise Refusal("INVALID_ARGUMENT", f"tensor parsing error: {IMAGES}: expected values of 0 to 255") from error
-    if 0 < len(packed) < count:
-        packed.extend(packed[-1:] * (count - len(packed)))
-    return packed.tobytes()
+def _filled(content: bytes, size: int, item: int) -> bytes:
+    """A tensor of too few numbers, of `item` bytes each, goes on with its last one, as in TensorFlow."""
+    return content + content[-item:] * ((size - len(content)) // item)
 
 
 def _duplicate(names: Sequence[str]) -> str:

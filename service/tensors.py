@@ -1,4 +1,4 @@
-"""A version as tensors: the names that protocols of tensors use, and what they have in common.
+"""A version as tensors: what the protocols that speak of tensors have in common.
 
 A version takes `images`, uint8 or float32 [N, S, S, 3], or `image_bytes`, N image files, and gives `scores`,
 float32 [N, C], and `classes`, the label of every score. An answer in tensors has no place for an error of one image, so
@@ -7,11 +7,11 @@ one image that fails fails the request.
 
 import itertools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from service import errors
 from service.classifier import Answer, Pixels
-from service.errors import BY_CODE
 
 IMAGES: Final = "images"
 IMAGE_BYTES: Final = "image_bytes"
@@ -19,6 +19,27 @@ SCORES: Final = "scores"
 CLASSES: Final = "classes"
 
 _MAX_RANK: Final = 16
+
+STATUS: Final[Mapping[type[errors.GraftError], str]] = {
+    errors.EmptyImage: "INVALID_ARGUMENT",
+    errors.InvalidBase64: "INVALID_ARGUMENT",
+    errors.UnsupportedFormat: "INVALID_ARGUMENT",
+    errors.CorruptImage: "INVALID_ARGUMENT",
+    errors.ImageTooLarge: "INVALID_ARGUMENT",
+    errors.PoisonImage: "INVALID_ARGUMENT",
+    errors.NoActivationMap: "FAILED_PRECONDITION",
+    errors.InvalidRequest: "INVALID_ARGUMENT",
+    errors.UnsupportedMedia: "INVALID_ARGUMENT",
+    errors.RequestTooLarge: "RESOURCE_EXHAUSTED",
+    errors.RequestTimeout: "DEADLINE_EXCEEDED",
+    errors.ModelNotFound: "NOT_FOUND",
+    errors.Unauthenticated: "UNAUTHENTICATED",
+    errors.Overloaded: "UNAVAILABLE",  # what both protocols say of a full queue, and on what their clients try again
+    errors.DeadlineExceeded: "DEADLINE_EXCEEDED",
+    errors.Unavailable: "UNAVAILABLE",
+    errors.InternalError: "INTERNAL",
+}
+"""The canonical status of every error that a client can meet."""
 
 
 class Refusal(Exception):
@@ -33,6 +54,11 @@ class Refusal(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
+
+
+def refusal_of(error: errors.GraftError) -> Refusal:
+    """An error of ours, for a protocol that has no words of its own for it."""
+    return Refusal(STATUS[type(error)], error.detail)
 
 
 def images_of(content: bytes, count: int, *, float32: bool) -> list[Pixels]:
@@ -50,7 +76,7 @@ def require_all(answer: Answer) -> Answer:
     for index, result in enumerate(answer.results):
         if result.HasField("error"):
             place = f"image {index}: " if len(answer.results) > 1 else ""
-            raise BY_CODE[result.error.code](place + result.error.detail)
+            raise errors.BY_CODE[result.error.code](place + result.error.detail)
     return answer
 
 
@@ -59,14 +85,11 @@ def shown(shape: Sequence[int]) -> str:
     return f"[{','.join(str(size) for size in shape[:16])}{',...' if len(shape) > 16 else ''}]"
 
 
-def flatten(values: object) -> tuple[list[int], bytes, bool]:
-    """Nested lists of JSON numbers as a tensor.
-
-    Returns:
-        The shape, the numbers as bytes or as little-endian float32, and whether they are the latter.
+def flatten(values: object) -> tuple[list[int], list[Any]]:
+    """The shape of nested JSON lists, and what is in the innermost ones, one after the other.
 
     Raises:
-        Refusal: lists of uneven length or depth, or something that is neither a list nor a number.
+        Refusal: lists of uneven length or depth.
     """
     shape: list[int] = []
     flat: list[Any] = [values]
@@ -83,12 +106,17 @@ def flatten(values: object) -> tuple[list[int], bytes, bool]:
         if len(shape) > _MAX_RANK:
             raise Refusal("INVALID_ARGUMENT", f"Encountered list at unexpected level: {len(shape)}")
         flat = list(itertools.chain.from_iterable(flat))
-    kinds = set(map(type, flat))
+    return shape, flat
+
+
+def pack(numbers: Iterable[Any], *, float32: bool) -> bytes:
+    """Numbers as the bytes of a tensor, uint8 or little-endian float32.
+
+    Raises:
+        Refusal: something that is no number, or no grey level.
+    """
     try:
-        if kinds <= {int}:
-            return shape, bytes(flat), False
-        if kinds <= {int, float}:
-            return shape, array("f", flat).tobytes(), True
-    except (ValueError, OverflowError) as error:
-        raise Refusal("INVALID_ARGUMENT", "JSON Value: Number is not of expected type: uint8 (0 to 255)") from error
-    raise Refusal("INVALID_ARGUMENT", "expected numbers of 0 to 255 in nested lists, got something else")
+        return array("f" if float32 else "B", numbers).tobytes()
+    except (TypeError, ValueError, OverflowError) as error:
+        wanted = "numbers" if float32 else "integers"
+        raise Refusal("INVALID_ARGUMENT", f"tensor parsing error: expected {wanted} of 0 to 255") from error

@@ -121,13 +121,12 @@ def test_foreign_protocols_translate_every_error_that_a_client_can_meet() -> Non
     """One canonical status each, never OK or UNKNOWN."""
     import grpc  # noqa: PLC0415
 
-    from service import tensorflow_serving  # noqa: PLC0415
+    from service.http.foreign import HTTP_STATUS  # noqa: PLC0415
+    from service.tensors import STATUS  # noqa: PLC0415
 
-    for table in (tensorflow_serving.STATUS,):
-        assert set(table) == _client_errors()
-        assert {grpc.StatusCode[status] for status in table.values()}.isdisjoint(
-            {grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN}
-        )
+    assert set(STATUS) == _client_errors()
+    assert set(STATUS.values()) <= set(HTTP_STATUS)
+    assert not {grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN} & {grpc.StatusCode[one] for one in STATUS.values()}
 
 
 def test_codes_name_errors_uniquely() -> None:

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from service.errors import GraftError, InternalError
 from service.metrics import REQUESTS
-from service.tensors import Refusal
+from service.tensors import Refusal, refusal_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = tuple[type[Message], Callable[[Any, Context], Awaitable[Message]]]
@@ -18,15 +18,12 @@ Method = tuple[type[Message], Callable[[Any, Context], Awaitable[Message]]]
 _log = logging.getLogger("graft.grpc")
 
 
-def service(
-    name: str, methods: Mapping[str, Method], translate: Callable[[GraftError], Refusal]
-) -> grpc.GenericRpcHandler:
+def service(name: str, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
     """A gRPC service of unary methods.
 
     Args:
         name: with its package, such as "tensorflow.serving.PredictionService".
         methods: by name.
-        translate: an error of ours as one of the protocol's.
     """
 
     def handler(message: type[Message], answer: Callable[[Any, Context], Awaitable[Message]]) -> Any:  # noqa: ANN401
@@ -36,10 +33,10 @@ def service(
             except Refusal as refusal:
                 failed = refusal
             except GraftError as error:
-                failed = translate(error)
+                failed = refusal_of(error)
             except Exception:  # noqa: BLE001 - the last resort; logged with its trace
                 _log.exception("unforeseen error in %s", name)
-                failed = translate(InternalError("an unforeseen error; the service's log knows more"))
+                failed = refusal_of(InternalError("an unforeseen error; the service's log knows more"))
             else:
                 REQUESTS.labels("grpc", "OK").inc()
                 return response

@@ -13,7 +13,7 @@ from grpc_health.v1._async import HealthServicer
 
 from protos import classifier_pb2, classifier_pb2_grpc
 from service.classifier import Classifier
-from service.grpc import tensorflow_serving
+from service.grpc import open_inference, tensorflow_serving
 from service.grpc.reflection import add_reflection
 from service.grpc.servicer import Servicer
 from service.reactor import AsyncioReactor
@@ -60,6 +60,7 @@ async def serve(settings: Settings) -> None:
     servicer = Servicer(classifier, settings)
     classifier_pb2_grpc.add_ImageClassifierServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
     server.add_generic_rpc_handlers(tuple(tensorflow_serving.services(classifier, settings)))
+    server.add_generic_rpc_handlers((open_inference.service(classifier, settings, readiness),))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add_reflection([_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name], server)
     server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")

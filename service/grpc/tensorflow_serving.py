@@ -13,7 +13,7 @@ from service.grpc.foreign import Context, Method, service
 from service.grpc.waiting import answer_of, remaining_s, request_id
 from service.metrics import observe_answer
 from service.settings import Settings
-from service.tensorflow_serving import TensorFlowServing, refusal_of
+from service.tensorflow_serving import TensorFlowServing
 
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
 MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
@@ -48,7 +48,7 @@ def services(classifier: Classifier, settings: Settings) -> Sequence[grpc.Generi
         "GetModelStatus": (tfs.GetModelStatusRequest, _at_once(face.status)),
         "HandleReloadConfigRequest": (tfs.ReloadConfigRequest, _at_once(face.reload)),
     }
-    return [service(PREDICTION_SERVICE, prediction, refusal_of), service(MODEL_SERVICE, model, refusal_of)]
+    return [service(PREDICTION_SERVICE, prediction), service(MODEL_SERVICE, model)]
 
 
 def _at_once(answer: Callable[[Any], _Response]) -> Callable[[Any, Context], Any]:

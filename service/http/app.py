@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from protos.classifier_pb2 import ActivationMap, Result
 from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
-from service.http import tensorflow_serving
+from service.http import open_inference, tensorflow_serving
 from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
 from service.http.page import add_page
@@ -55,7 +55,12 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     app.config["MAX_FORM_PARTS"] = settings.max_images + 10
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
 
+    def is_ready() -> bool:
+        # ready is the service, not this front alone: clients of gRPC must find somebody, too
+        return readiness.ready and (settings.run_dir / f"grpc{LISTENING}").exists()
+
     app.register_blueprint(tensorflow_serving.blueprint(classifier, settings))
+    app.register_blueprint(open_inference.blueprint(classifier, settings, is_ready))
 
     @app.post("/classify")
     def classify() -> Response:
@@ -93,8 +98,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     @app.get("/readyz")
     def readyz() -> Response:
         routes = classifier.routes
-        # ready is the service, not this front alone: clients of gRPC must find somebody, too
-        ready = readiness.ready and (settings.run_dir / f"grpc{LISTENING}").exists()
+        ready = is_ready()
         response = jsonify(ready=ready, draining=routes.draining, models=describe(routes), grpc_port=settings.grpc_port)
         response.status_code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return response

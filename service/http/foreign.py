@@ -1,7 +1,6 @@
 """Paths of other people's interfaces: errors in their shape, `{"error": "..."}`, with the status that they give."""
 
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -11,7 +10,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service.errors import GraftError, InternalError
 from service.settings import Settings
-from service.tensors import Refusal
+from service.tensors import Refusal, refusal_of
 
 HTTP_STATUS: Final = {
     "INVALID_ARGUMENT": HTTPStatus.BAD_REQUEST,
@@ -29,13 +28,12 @@ HTTP_STATUS: Final = {
 _log = logging.getLogger("graft.http")
 
 
-def foreign_blueprint(name: str, settings: Settings, translate: Callable[[GraftError], Refusal]) -> Blueprint:
+def foreign_blueprint(name: str, settings: Settings) -> Blueprint:
     """A blueprint whose views may raise Refusals and GraftErrors.
 
     Args:
         name: of the blueprint.
         settings: for the limits that an error names.
-        translate: an error of ours as one of the protocol's.
     """
     blueprint = Blueprint(name, __name__)
 
@@ -48,7 +46,7 @@ def foreign_blueprint(name: str, settings: Settings, translate: Callable[[GraftE
 
     @blueprint.errorhandler(GraftError)
     def graft_error(failed: GraftError) -> Response:
-        return refused(translate(failed))
+        return refused(refusal_of(failed))
 
     @blueprint.errorhandler(RequestEntityTooLarge)
     def too_large(_: RequestEntityTooLarge) -> Response:

@@ -21,8 +21,8 @@ from service.http.foreign import foreign_blueprint
 from service.http.waiting import answer_of, whole_body, within
 from service.metrics import observe_answer
 from service.settings import Settings
-from service.tensorflow_serving import TensorFlowServing, refusal_of
-from service.tensors import IMAGES, Refusal, flatten
+from service.tensorflow_serving import TensorFlowServing
+from service.tensors import IMAGES, Refusal, flatten, pack
 
 _MODEL: Final = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _STATUS: Final = re.compile(_MODEL + r"(/metadata)?")
@@ -32,7 +32,7 @@ _METHOD: Final = re.compile(_MODEL + r":(classify|predict)")
 def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
     """Everything below /v1/ on a classifier whose reactor is this process's gevent hub."""
     face = TensorFlowServing(classifier, settings.max_images)
-    routes = foreign_blueprint("tensorflow_serving", settings, refusal_of)
+    routes = foreign_blueprint("tensorflow_serving", settings)
 
     def run(asked: Request) -> Answer:
         started = time.monotonic()
@@ -153,7 +153,12 @@ def _instance(name: str, index: int, value: Any) -> Any:  # noqa: ANN401 - any J
 
 
 def _pixels(values: Any) -> tfs.TensorProto:  # noqa: ANN401 - any JSON
-    shape, content, float32 = flatten(values)
+    shape, flat = flatten(values)
+    kinds = set(map(type, flat))
+    if not kinds <= {int, float}:
+        raise Refusal("INVALID_ARGUMENT", "expected numbers of 0 to 255 in nested lists, got something else")
+    float32 = float in kinds
+    content = pack(flat, float32=float32)
     tensor = tfs.TensorProto(dtype=tfs.DT_FLOAT if float32 else tfs.DT_UINT8, tensor_content=content)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)

@@ -285,7 +285,7 @@ _WRONG: dict[str, tuple[Callable[[], tfs.PredictRequest], str, str]] = {
     "integers that are no bytes": (
         lambda: _ask({"images": _tensor(tfs.DT_UINT8, 1, *_SHAPE, int_val=[256] * _IMAGE_BYTES)}),
         "INVALID_ARGUMENT",
-        "tensor parsing error: images: expected values of 0 to 255",
+        "tensor parsing error: expected integers of 0 to 255",
     ),
     "floats above 255": (
         lambda: _ask({"images": _tensor(tfs.DT_FLOAT, 1, *_SHAPE, float_val=[0.0, 255.5])}),

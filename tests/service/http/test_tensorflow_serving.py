@@ -165,8 +165,8 @@ _WRONG: list[tuple[str, str, object, int, str]] = [
         "unexpected size: a value at level: 1 expected size: 2",
     ),
     ("too deep", _PREDICT, b'{"instances": ' + b"[" * 20 + b"1" + b"]" * 20 + b"}", 400, "unexpected level: 17"),
-    ("256", _PREDICT, {"instances": [[[[256, 0, 0]]]]}, 400, "not of expected type: uint8"),
-    ("a huge number", _PREDICT, {"inputs": [10**400, 0.5]}, 400, "not of expected type: uint8"),
+    ("256", _PREDICT, {"instances": [[[[256, 0, 0]]]]}, 400, "expected integers of 0 to 255"),
+    ("a huge number", _PREDICT, {"inputs": [10**400, 0.5]}, 400, "expected numbers of 0 to 255"),
     ("words for pixels", _PREDICT, {"instances": ["red"]}, 400, "expected numbers of 0 to 255 in nested lists"),
     ("true for pixels", _PREDICT, {"instances": [True]}, 400, "expected numbers of 0 to 255 in nested lists"),
     (

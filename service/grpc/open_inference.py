@@ -1,0 +1,60 @@
+"""The Open Inference Protocol's GRPCInferenceService, by `service/open_inference.py`."""
+
+import time
+from typing import Final
+
+import grpc
+
+from protos import open_inference_pb2 as oip
+from service.classifier import Classifier
+from service.grpc import foreign
+from service.grpc.foreign import Context, Method
+from service.grpc.waiting import answer_of, remaining_s
+from service.metrics import observe_answer
+from service.open_inference import EXTENSIONS, PLATFORM, VERSION, OpenInference
+from service.readiness import Readiness
+from service.settings import Settings
+
+SERVICE: Final = "inference.GRPCInferenceService"
+
+
+def service(classifier: Classifier, settings: Settings, readiness: Readiness) -> grpc.GenericRpcHandler:
+    """The service on a classifier whose reactor is this process's asyncio loop.
+
+    Args:
+        classifier: what answers.
+        settings: the limits.
+        readiness: whether every live model answers.
+    """
+    face = OpenInference(classifier, settings.max_images)
+
+    async def live(_: oip.ServerLiveRequest, __: Context) -> oip.ServerLiveResponse:
+        return oip.ServerLiveResponse(live=True)
+
+    async def ready(_: oip.ServerReadyRequest, __: Context) -> oip.ServerReadyResponse:
+        return oip.ServerReadyResponse(ready=readiness.ready)
+
+    async def model_ready(request: oip.ModelReadyRequest, _: Context) -> oip.ModelReadyResponse:
+        return oip.ModelReadyResponse(ready=face.ready(request.name, request.version))
+
+    async def metadata(_: oip.ServerMetadataRequest, __: Context) -> oip.ServerMetadataResponse:
+        return oip.ServerMetadataResponse(name=PLATFORM, version=VERSION, extensions=EXTENSIONS)
+
+    async def model_metadata(request: oip.ModelMetadataRequest, _: Context) -> oip.ModelMetadataResponse:
+        return face.metadata(request.name, request.version)
+
+    async def infer(request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
+        started = time.monotonic()
+        answer = await answer_of(classifier, face.read_infer(request, remaining_s(context, settings)))
+        observe_answer("grpc", time.monotonic() - started, answer)
+        return face.write_infer(request, answer)
+
+    methods: dict[str, Method] = {
+        "ServerLive": (oip.ServerLiveRequest, live),
+        "ServerReady": (oip.ServerReadyRequest, ready),
+        "ModelReady": (oip.ModelReadyRequest, model_ready),
+        "ServerMetadata": (oip.ServerMetadataRequest, metadata),
+        "ModelMetadata": (oip.ModelMetadataRequest, model_metadata),
+        "ModelInfer": (oip.ModelInferRequest, infer),
+    }
+    return foreign.service(SERVICE, methods)
