@@ -1,5 +1,6 @@
 from protos import manifest_pb2 as _manifest_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -7,8 +8,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INTERACTIVE: _ClassVar[Priority]
+    BULK: _ClassVar[Priority]
+INTERACTIVE: Priority
+BULK: Priority
+
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "top_k", "images", "pixels_sha256", "label", "activation_map")
+    __slots__ = ("model", "version", "top_k", "images", "pixels_sha256", "label", "activation_map", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +24,7 @@ class ClassifyRequest(_message.Message):
     PIXELS_SHA256_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_MAP_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     top_k: int
@@ -23,7 +32,8 @@ class ClassifyRequest(_message.Message):
     pixels_sha256: bool
     label: str
     activation_map: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., top_k: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., pixels_sha256: _Optional[bool] = ..., label: _Optional[str] = ..., activation_map: _Optional[bool] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., top_k: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., pixels_sha256: _Optional[bool] = ..., label: _Optional[str] = ..., activation_map: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("data", "filename")

@@ -22,15 +22,20 @@ from typing import Final
 
 from protos.classifier_pb2 import Error as ErrorMessage
 from protos.classifier_pb2 import Result
+from service.admission import Admission
+from service.cache import AnswerCache, AnswerKey
 from service.errors import (
+    BY_CODE,
+    CorruptImage,
     DeadlineExceeded,
     EmptyImage,
     GraftError,
     ImageError,
     ImageTooLarge,
+    InternalError,
     InvalidRequest,
-    Overloaded,
     PoisonImage,
+    UnsupportedFormat,
 )
 from service.link import Link
 from service.reactor import Cancellable, Reactor
@@ -38,6 +43,7 @@ from service.routes import Routes, read_routes
 from service.wire import (
     ACTIVATION_MAP,
     ALL_SCORES,
+    BULK,
     FLOAT32,
     PIXELS,
     PIXELS_SHA256,
@@ -53,6 +59,10 @@ MAX_TOP_K: Final = 10_000
 _ROUTES_POLL_S: Final = 0.05
 _POISON_REMEMBERED: Final = 1000
 _DEATHS_OF_POISON: Final = 2
+_SHARED_BYTES: Final = 4 << 20
+"""Larger files are not looked up: their digest would hold up the front, and they hardly come twice."""
+_KEPT: Final = {"", EmptyImage.code, UnsupportedFormat.code, CorruptImage.code, ImageTooLarge.code}
+"""Codes of results that another run would give again; without a code it is an answer."""
 _POISON: Final = "this image brought engines down before"
 
 
@@ -84,6 +94,8 @@ class Request:
         request_id: as the client calls the request; the same one is always answered by the canary or never.
         all_scores: also return every score, in the order of the version's class names.
         activation_map: also return the class activation map of each image's best label.
+        bulk: everybody who is not goes first.
+        probe: asks whether there are answers at all, so it is let in always and counted nowhere.
     """
 
     images: Sequence[bytes | Pixels | ImageError]
@@ -96,6 +108,8 @@ class Request:
     request_id: str = ""
     all_scores: bool = False
     activation_map: bool = False
+    bulk: bool = False
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +157,10 @@ class _Job:
         solo: an engine died while it held this image.
         running: it is alone in its engine at this moment.
         deaths: engines that died while it was alone in them.
+        wire: the number under which its engine knows it; another's, when it took that one's place.
+        key: what its answer may be shared by; None when nobody shares it.
+        leader: the job of another call whose answer it waits for, instead of being sent itself.
+        followers: jobs of other calls that wait for this one's answer.
     """
 
     call: Call
@@ -153,6 +171,10 @@ class _Job:
     solo: bool = False
     running: bool = False
     deaths: int = 0
+    wire: int = 0
+    key: "tuple[AnswerKey, bool] | None" = None
+    leader: "_Job | None" = None
+    followers: "list[_Job] | None" = None
 
 
 class Classifier:
@@ -161,9 +183,11 @@ class Classifier:
     Args:
         reactor: this front's event loop.
         routes_path: the table, written by the supervisor.
-        max_queue: most images in flight in this front; a request that would exceed it is refused at once.
+        max_queue: most images in flight in this front; see Admission.
         max_images: most images in one request.
         max_image_bytes: largest image file.
+        target_s: time within which nearly all interactive images should be answered; see Admission.
+        cache_bytes: for answers to images that come again; 0 for no sharing of answers at all.
         clock: monotonic seconds, the same clock as the engines'.
     """
 
@@ -175,14 +199,17 @@ class Classifier:
         max_queue: int,
         max_images: int,
         max_image_bytes: int,
+        target_s: float = math.inf,
+        cache_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.routes = Routes()
-        self.in_flight = 0
         self._reactor = reactor
         self._routes_path = routes_path
         self._routes_stamp: tuple[int, int] | None = None
-        self._max_queue = max_queue
+        self._admission = Admission(max_queue, target_s)
+        self._cache = AnswerCache(cache_bytes) if cache_bytes else None
+        self._leaders: dict[tuple[AnswerKey, bool], _Job] = {}
         self._max_images = max_images
         self._max_image_bytes = max_image_bytes
         self._clock = clock
@@ -192,6 +219,30 @@ class Classifier:
         self._poison: OrderedDict[bytes, None] = OrderedDict()
         self._poll: Cancellable | None = None
         self._follow_routes()
+
+    @property
+    def in_flight(self) -> int:
+        """Images that were let in and are not answered."""
+        return self._admission.in_flight
+
+    def admit(self, request: Request, images: int = 1) -> tuple[str, int]:
+        """Whether a request could be answered in time. Costs next to nothing, so ask before reading its images.
+
+        Args:
+            request: its images do not matter.
+            images: how many there are or, before that is known, may be.
+
+        Returns:
+            The model's name and the version that would answer.
+
+        Raises:
+            ModelNotFound, Unavailable: nothing can answer this.
+            Overloaded: it could not be answered in time.
+        """
+        resolved = self._resolve(request, request.model)
+        backlogs = [link.backlog for link in self._accepting(*resolved)]
+        self._admission.check(backlogs, images, bulk=request.bulk, timeout_s=request.timeout_s)
+        return resolved
 
     def submit(self, request: Request, done: Callable[[Answer], None]) -> Call:
         """Starts a request.
@@ -203,29 +254,25 @@ class Classifier:
         Raises:
             InvalidRequest: no image, more than one request may hold, or a top_k that nobody can want.
             ModelNotFound, Unavailable: nothing can answer this.
-            Overloaded: too much is in flight already; nothing was started.
+            Overloaded: it could not be answered in time; nothing was started.
         """
         if not 1 <= len(request.images) <= self._max_images:
             raise InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {len(request.images)}")
         if not 1 <= request.top_k <= MAX_TOP_K:
             raise InvalidRequest(f"expected top_k to be 1 to {MAX_TOP_K}, got {request.top_k}")
-        model, version = self._resolve(request, request.model)
-        if self.in_flight + len(request.images) > self._max_queue:
-            raise Overloaded(
-                f"expected at most {self._max_queue} images in flight, there are {self.in_flight} and "
-                f"{len(request.images)} more came"
-            )
+        images, bulk = 0 if request.probe else len(request.images), request.bulk
+        model, version = self._resolve(request, request.model) if request.probe else self.admit(request, images)
         call = Call(request, model, version, self._clock() + request.timeout_s)
 
         def end(call: Call, answer: Answer | None) -> None:
             call.on_end = None
             self._forget(call)
-            self.in_flight -= len(request.images)
+            self._admission.leave(images, bulk=bulk)
             if answer:
                 done(answer)
 
         call.on_end = end
-        self.in_flight += len(request.images)
+        self._admission.enter(images, bulk=bulk)
         if request.timeout_s < math.inf:
             call.timer = self._reactor.call_later(request.timeout_s, lambda: self._expire(call))
         self._start(call)
@@ -259,27 +306,35 @@ class Classifier:
             refusal = self._refusal(job)
             if refusal:
                 self._finish(job, _failure(refusal))
-            else:
+            elif self._cache is None or call.request.probe or len(job.image) > _SHARED_BYTES:
                 self._dispatch(job)
+            else:
+                self._share(job, self._cache)
 
     def _dispatch(self, job: _Job) -> None:
         """Sends a job to the least busy engine of its version, or lets it wait for one."""
         call = job.call
-        links = [
-            link
-            for path in self.routes.sockets(call.model, call.version)
-            if (link := self._links.get(path)) and link.accepting
-        ]
+        links = self._accepting(call.model, call.version)
         if not links:
             self._waiting.append(job)
             return
-        link = min(links, key=lambda link: len(link.jobs))
+        bulk = call.request.bulk
+        link = links[0] if len(links) == 1 else min(links, key=lambda link: link.backlog.work(bulk=bulk))
         job.link, job.running = link, False
-        link.jobs[job.number] = job
-        flags = _flags(call.request, job)
+        job.wire = job.number
+        link.jobs[job.wire] = job
+        link.backlog.add(1, bulk=bulk)
+        flags = _flags(call.request, job) | (SOLO if job.solo else 0) | (BULK if bulk else 0)
         link.send(classify_header(job.number, call.deadline, call.request.top_k, flags, len(job.image)), job.image)
 
+    def _accepting(self, model: str, version: int) -> list[Link[_Job]]:
+        """The engines of a version that take images."""
+        links = self._links
+        return [link for path in self.routes.sockets(model, version) if (link := links.get(path)) and link.accepting]
+
     def _finish(self, job: _Job, result: Result) -> None:
+        if job.key is not None:
+            self._tell_followers(job, job.key, result)
         call = job.call
         call.jobs.pop(job.number, None)
         call.results[job.index] = result
@@ -301,12 +356,80 @@ class Classifier:
         call.jobs.clear()
 
     def _withdraw(self, job: _Job) -> None:
-        """Takes a job back from its engine, or from those that wait for one."""
-        if job.link is None:
+        """Takes a job back from its engine, or from those that wait for one or for another job's answer."""
+        if job.leader is not None:
+            if job.leader.followers:
+                job.leader.followers.remove(job)
+            job.leader = None
+        elif job.key is not None and job.followers:
+            self._bequeath(job, job.key, job.followers)
+        elif job.link is None:
             self._waiting = [one for one in self._waiting if one is not job]
-        elif job.link.jobs.pop(job.number, None):
-            job.link.send(frame(Kind.CANCEL, job.number))
+        elif job.link.jobs.pop(job.wire, None):
+            job.link.backlog.add(-1, bulk=job.call.request.bulk)
+            job.link.send(frame(Kind.CANCEL, job.wire))
             self._retire(job.link)
+        if job.key is not None:
+            self._leaders.pop(job.key, None)
+            job.key = None
+
+    # -- answers that are shared
+
+    def _share(self, job: _Job, cache: AnswerCache) -> None:
+        """Answers a job with what is known, lets it wait for the same image of another call, or sends it."""
+        call = job.call
+        request = call.request
+        digest = hashlib.sha256(job.image).digest()
+        answer_key = AnswerKey(call.model, call.version, request.top_k, _flags(request, job), digest)
+        known = cache.get(answer_key)
+        if known is not None:
+            self._finish(job, Result.FromString(known))
+            return
+        key = answer_key, request.bulk  # an interactive image must not wait where bulk does
+        leader = self._leaders.get(key)
+        if leader is not None:
+            job.leader = leader
+            leader.followers = [*(leader.followers or ()), job]
+            return
+        job.key = key
+        self._leaders[key] = job
+        self._dispatch(job)
+
+    def _tell_followers(self, job: _Job, key: tuple[AnswerKey, bool], result: Result) -> None:
+        """Keeps a result that another run would give again; gives it to those who wait for it, if it can be theirs."""
+        del self._leaders[key]
+        job.key = None
+        followers, job.followers = job.followers or (), None
+        code = result.error.code
+        for_all = not code or issubclass(BY_CODE[code], ImageError | InternalError)
+        kept = Result()
+        kept.CopyFrom(result)
+        kept.ClearField("timing_ms")  # those who get it did not cost this time
+        if self._cache is not None and code in _KEPT:
+            self._cache.put(key[0], kept.SerializeToString())
+        for follower in followers:
+            follower.leader = None
+            if for_all:
+                own = Result()
+                own.CopyFrom(kept)
+                self._finish(follower, own)
+            elif self._cache is not None:  # it was the other's deadline, or the version that only the other insisted on
+                self._share(follower, self._cache)
+
+    def _bequeath(self, job: _Job, key: tuple[AnswerKey, bool], followers: list[_Job]) -> None:
+        """Nobody waits for a job any more, but for its answer: the next in line takes its place, wherever it is."""
+        heir = followers.pop(0)
+        heir.leader, heir.key, heir.followers = None, key, followers
+        heir.link, heir.wire = job.link, job.wire
+        heir.solo, heir.running, heir.deaths = job.solo, job.running, job.deaths
+        for follower in followers:
+            follower.leader = heir
+        self._leaders[key] = heir
+        job.key = job.followers = None
+        if heir.link is None:
+            self._waiting = [*(one for one in self._waiting if one is not job), heir]
+        else:
+            heir.link.jobs[heir.wire] = heir
 
     # -- engines
 
@@ -314,10 +437,19 @@ class Classifier:
         if kind is Kind.RESULT:
             job = link.jobs.pop(number, None)
             if job:  # else it was cancelled while it ran
-                self._finish(job, Result.FromString(body))
+                link.backlog.add(-1, bulk=job.call.request.bulk)
+                result = Result.FromString(body)
+                if job.wire != job.number and self._too_late_for_another(job, result):
+                    self._dispatch(job)
+                else:
+                    self._finish(job, result)
         elif kind is Kind.RUNNING and number in link.jobs:
             link.jobs[number].running = True
         self._retire(link)
+
+    def _too_late_for_another(self, job: _Job, result: Result) -> bool:
+        """Whether the engine dropped it at the deadline of the one whose place it took."""
+        return result.error.code == DeadlineExceeded.code and self._clock() < job.call.deadline
 
     def _on_lost(self, link: Link[_Job]) -> None:
         self._links.pop(link.path, None)
@@ -360,6 +492,15 @@ class Classifier:
         if stamp != self._routes_stamp:
             self.routes = read_routes(self._routes_path)
             self._routes_stamp = stamp
+            if self._cache is not None:
+                models = self.routes.models.items()
+                served = {
+                    (name, number)
+                    for name, model in models
+                    for number, version in model.versions.items()
+                    if version.state == "AVAILABLE"
+                }
+                self._cache.keep(served)
 
     def _connect(self) -> None:
         listed = {
@@ -432,11 +573,12 @@ def _content(image: bytes | Pixels | ImageError) -> bytes | memoryview:
 
 
 def _flags(request: Request, job: _Job) -> int:
+    """What the answer depends on beside the image's bytes and the number of labels, in the wire's bits."""
     image = request.images[job.index]
     kind = (PIXELS | (FLOAT32 if image.float32 else 0)) if isinstance(image, Pixels) else 0
     asked = (PIXELS_SHA256 if request.pixels_sha256 else 0) | (ALL_SCORES if request.all_scores else 0)
     asked |= ACTIVATION_MAP if request.activation_map else 0
-    return kind | asked | (SOLO if job.solo else 0)
+    return kind | asked
 
 
 def _digest(job: _Job) -> bytes:

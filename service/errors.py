@@ -132,9 +132,18 @@ class CapacityError(GraftError):
 
 
 class Overloaded(CapacityError):
-    """The queue is full; nothing was started."""
+    """It could not be answered in time; nothing was started.
+
+    Args:
+        message: what was expected and what came.
+        retry_after_s: when another try may succeed.
+    """
 
     code = "OVERLOADED"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(CapacityError):

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from service.backlog import Backlog
 from service.reactor import Cancellable, Reactor
 from service.wire import FrameReader, Kind
 
@@ -20,6 +21,7 @@ class Link(Generic[T]):
     Attributes:
         jobs: what the engine holds, by number.
         accepting: False once the engine drains.
+        backlog: what all fronts have in flight there.
 
     Args:
         path: the engine's socket.
@@ -41,6 +43,7 @@ class Link(Generic[T]):
         self.path = path
         self.jobs: dict[int, T] = {}
         self.accepting = True
+        self.backlog = Backlog(path)
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._reactor = reactor
@@ -53,6 +56,7 @@ class Link(Generic[T]):
             self._socket.connect(path)
         except OSError:
             self._socket.close()
+            self.backlog.close()
             raise
         self._reading: Cancellable | None = reactor.on_readable(self._socket.fileno(), self._read)
 
@@ -71,6 +75,7 @@ class Link(Generic[T]):
             self._reading = None
             self._stop_flushing()
             self._socket.close()
+            self.backlog.close()
 
     def _read(self) -> None:
         try:
@@ -83,6 +88,9 @@ class Link(Generic[T]):
             self._lose()
             return
         for kind, number, body in self._frames.feed(chunk):
+            if kind is Kind.SLOT:
+                self.backlog.use(number)
+                continue
             if kind is Kind.DRAINING:
                 self.accepting = False
             self._on_frame(self, kind, number, body)

@@ -157,11 +157,13 @@ class LoadedVersion:
 
 
 def _options(settings: Settings) -> Sequence[str]:
-    """Flags for the engine `tensorflow-serving`."""
+    """Further flags of the engine's process; all but the first are for the engine `tensorflow-serving`."""
+    target = ("--target-p99-ms", str(settings.target_p99_ms))
     if not settings.tensorflow_serving:
-        return ()
+        return target
     trusted = settings.tensorflow_serving_ca_file
     return (
+        *target,
         *("--url", settings.tensorflow_serving, "--timeout-s", str(settings.tensorflow_serving_timeout_s)),
         *(() if trusted == Path() else ("--ca-file", str(trusted.absolute()))),
     )

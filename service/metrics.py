@@ -23,6 +23,7 @@ REQUEST_SECONDS = Histogram(
     "graft_request_seconds", "Time from the whole request read to its answer ready.", ["protocol"], buckets=_SECONDS
 )
 IMAGES = Counter("graft_images", "Images answered, by OK or the error's code.", ["model", "version", "code"])
+CACHED = Counter("graft_cached_images", "Images answered with what the same image got before.", ["model"])
 STAGE_SECONDS = Histogram(
     "graft_stage_seconds", "Time of an image in each stage of the engine.", ["model", "stage"], buckets=_SECONDS
 )
@@ -39,6 +40,9 @@ def observe_answer(protocol: str, seconds: float, answer: Answer) -> None:
         IMAGES.labels(answer.model, str(answer.version), result.error.code or "OK").inc()
         if not result.HasField("error"):
             timing = result.timing_ms
+            if not timing.batch_size:
+                CACHED.labels(answer.model).inc()
+                continue
             STAGE_SECONDS.labels(answer.model, "queue").observe(timing.queue / 1e3)
             STAGE_SECONDS.labels(answer.model, "decode").observe(timing.decode / 1e3)
             STAGE_SECONDS.labels(answer.model, "inference").observe(timing.inference / 1e3)

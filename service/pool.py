@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from service import host
+from service import backlog, host
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _numbers = itertools.count(1)
@@ -134,6 +134,7 @@ class EngineProcess:
             os.close(self._status)
             self._status = None
         self.socket.unlink(missing_ok=True)
+        backlog.remove(self.socket)
 
     def how_it_ended(self) -> str:
         """For the log: "was killed by SIGKILL" or "ended with exit code 1". Waits for its end."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from service.classifier import Answer, Classifier, Request
-from service.errors import GraftError, Overloaded
+from service.errors import GraftError
 from service.reactor import Reactor
 from service.routes import STABLE, Routes
 
@@ -63,12 +63,9 @@ class Readiness:
 
         waiting = dict.fromkeys(live)
         for name in live:
-            request = Request([PROBE_IMAGE], name, top_k=1, timeout_s=_PROBE_TIMEOUT_S, label=STABLE)
+            request = Request([PROBE_IMAGE], name, top_k=1, timeout_s=_PROBE_TIMEOUT_S, label=STABLE, probe=True)
             try:
                 self._classifier.submit(request, lambda answer, name=name: heard(name, answer))  # type: ignore[misc]
-            except Overloaded:  # busy is not broken
-                self._conclude(routes, ready=self.ready)
-                return
             except GraftError:
                 self._conclude(routes, ready=False)
                 return

@@ -67,6 +67,12 @@ class Settings:
     engine_timeout_s: float = _setting(
         20.0, "seconds that an engine may take for one image before it counts as hung and is replaced", low=1, high=3600
     )
+    target_p99_ms: int = _setting(
+        1000,
+        "milliseconds in which 99 of 100 interactive images should be answered; what could not be is refused at once",
+        low=1,
+        high=3_600_000,
+    )
     request_timeout_s: float = _setting(30.0, "seconds until a request is given up", low=0.001, high=3600)
     drain_timeout_s: float = _setting(
         30.0, "seconds that accepted requests get to finish when the service or a version ends", low=0, high=3600
@@ -75,7 +81,10 @@ class Settings:
         0.0, "seconds of being not ready before draining, for a load balancer to notice", low=0, high=3600
     )
     max_queue: int = _setting(
-        512, "images in flight per front process; more are refused with 429 / RESOURCE_EXHAUSTED", low=1, high=1_000_000
+        512, "most images in flight per front process, to bound memory; bulk may have half", low=1, high=1_000_000
+    )
+    cache_bytes: int = _setting(
+        0, "bytes of answers that a front keeps for images that come again; 0 for none", low=0, high=2**40
     )
     max_images: int = _setting(128, "images in one request", low=1, high=1_000_000)
     max_body_bytes: int = _setting(64 << 20, "bytes of one request's body", low=1024, high=2**31 - 1)

@@ -5,7 +5,8 @@ on one connection. Times are CLOCK_MONOTONIC seconds, which all processes of one
 
     front -> engine   CLASSIFY   deadline, top_k, flags, the image file or its pixels
                       CANCEL     nobody waits for this job any more
-    engine -> front   RESULT     a serialized protos Result, or its error
+    engine -> front   SLOT       the first frame: where this front counts in the engine's backlog (service/backlog.py)
+                      RESULT     a serialized protos Result, or its error
                       RUNNING    a job that runs alone is about to: if the engine dies now, that job did it
                       DRAINING   send nothing more; what was sent is answered, then close
 """
@@ -31,6 +32,8 @@ ALL_SCORES: Final = 16
 """Flag: also return every score, in the order of the version's class names."""
 ACTIVATION_MAP: Final = 32
 """Flag: also return the class activation map of the best label; such a job runs alone, too."""
+BULK: Final = 128
+"""Flag: everybody who is not goes first."""
 
 
 class Kind(IntEnum):
@@ -41,6 +44,7 @@ class Kind(IntEnum):
     RESULT = 3
     RUNNING = 4
     DRAINING = 5
+    SLOT = 6
 
 
 @dataclass(frozen=True, slots=True)

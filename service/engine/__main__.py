@@ -9,6 +9,7 @@ import argparse
 import gc
 import json
 import logging
+import math
 import os
 import resource
 import signal
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--url", help="for the engine tensorflow-serving, as are the next two")
     parser.add_argument("--ca-file", type=Path, default=Path())
     parser.add_argument("--timeout-s", type=float)
+    parser.add_argument("--target-p99-ms", type=float, default=math.inf)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then drains us
@@ -70,7 +72,7 @@ def main() -> int:
             traceback.print_exc()
             json.dump({"error": f"{type(error).__name__}: {error}"}, status)
             return 1
-        loop = EngineLoop(listener, version, runtime, options.max_pixels)
+        loop = EngineLoop(listener, version, runtime, options.max_pixels, target_s=options.target_p99_ms / 1e3)
         signal.signal(signal.SIGTERM, lambda *_: loop.drain())
         _limit_memory()
         # what is loaded stays: never walk it again when collecting garbage

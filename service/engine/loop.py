@@ -19,7 +19,9 @@ import numpy as np
 
 from protos.classifier_pb2 import ActivationMap, LabelScore, Region, Result, Timing
 from protos.classifier_pb2 import Error as ErrorMessage
+from service.backlog import Backlog
 from service.engine.activation import ActivationMaps
+from service.engine.cost import BatchCost
 from service.engine.queue import BatchQueue
 from service.engine.runtime import Runtime, Scores
 from service.engine.tensor import read_pixels
@@ -29,6 +31,7 @@ from service.version import Version
 from service.wire import (
     ACTIVATION_MAP,
     ALL_SCORES,
+    BULK,
     FLOAT32,
     PIXELS,
     PIXELS_SHA256,
@@ -43,6 +46,8 @@ from service.wire import (
 _RECEIVE_BYTES = 1 << 20
 _SHOW_LIFE_EVERY_S = 1.0
 _LONGEST_PREPARATION_S = 300.0
+_BATCH_OF_TARGET = 0.5
+"""Most of the target that one batch may take: a job waits for the batch that runs when it comes, then for its own."""
 _log = logging.getLogger("graft.engine")
 
 
@@ -51,6 +56,7 @@ class _Connection:
     """One front. `outgoing` is what the socket did not take yet; `stalled` means that we wait for it to take more."""
 
     socket: socket.socket
+    slot: int
     reader: FrameReader = field(default_factory=FrameReader)
     outgoing: bytearray = field(default_factory=bytearray)
     stalled: bool = False
@@ -77,6 +83,10 @@ class _Job:
     def solo(self) -> bool:
         return bool(self.ask.flags & (SOLO | ACTIVATION_MAP))
 
+    @property
+    def bulk(self) -> bool:
+        return bool(self.ask.flags & BULK)
+
 
 class EngineLoop:
     """Answers jobs until it is told to drain and every front has hung up.
@@ -86,6 +96,7 @@ class EngineLoop:
         version: what is loaded.
         runtime: its model.
         max_pixels: limit for one picture.
+        target_s: time within which nearly all answers should be there; batches are sized by it.
         clock: monotonic seconds, the same clock as the fronts'.
     """
 
@@ -95,6 +106,8 @@ class EngineLoop:
         version: Version,
         runtime: Runtime,
         max_pixels: int,
+        *,
+        target_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener = listener
@@ -106,7 +119,11 @@ class EngineLoop:
         self._activation_maps = ActivationMaps(version, runtime)
         self._max_pixels = max_pixels
         self._clock = clock
-        self._queue: BatchQueue[_Job] = BatchQueue(runtime.max_batch)
+        self._queue: BatchQueue[_Job] = BatchQueue()
+        self._cost = BatchCost(runtime.max_batch)
+        self._batch_limit_s = _BATCH_OF_TARGET * target_s
+        self._batch_size = runtime.max_batch
+        self._backlog = Backlog(self._socket_path, create=True)
         self._connections: set[_Connection] = set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, None)
@@ -133,10 +150,18 @@ class EngineLoop:
                 return
             self._show_life()
             self._receive(block=not self._queue)
-            batch, expired = self._queue.take(self._clock())
-            self._answer([(job, _failure(DeadlineExceeded("the deadline passed in the queue"))) for job in expired])
-            if batch:
-                self._run(batch)
+            started = self._clock()
+            batch, expired = self._queue.take(started, self._batch_size)
+            self._answer([(job, _late()) for job in expired])
+            if batch and self._run(batch) and not batch[0].solo:
+                self._learn(len(batch), self._clock() - started)
+
+    def _learn(self, size: int, seconds: float) -> None:
+        cost = self._cost
+        cost.observe(size, seconds)
+        self._batch_size = size = cost.largest(self._batch_limit_s)
+        batch_s = cost.seconds(size)
+        self._backlog.publish(batch_s / size, batch_s)
 
     def _tell_draining(self) -> None:
         self._selector.unregister(self._listener)
@@ -178,7 +203,8 @@ class EngineLoop:
 
     # -- batches
 
-    def _run(self, batch: Sequence[_Job]) -> None:
+    def _run(self, batch: Sequence[_Job]) -> bool:
+        """Answers a batch; whether its duration says what one of this size takes, which it does not after a refusal."""
         if batch[0].solo:
             self._send(batch[0].connection, frame(Kind.RUNNING, batch[0].number))
         started = self._clock()
@@ -187,6 +213,9 @@ class EngineLoop:
         before = started
         for job in batch:
             self._show_life()
+            if job.deadline <= before:  # its neighbours took long
+                failed.append((job, _late()))
+                continue
             try:
                 pixels = self._pixels(job.ask)
             except GraftError as error:
@@ -199,9 +228,12 @@ class EngineLoop:
                 timing = Timing(queue=(started - job.arrived) * 1e3, decode=(now - before) * 1e3)
                 decoded.append((job, pixels, Result(timing_ms=timing)))
             before = self._clock()
+        failed += [(job, _late()) for job, _, _ in decoded if job.deadline <= before]
+        decoded = [one for one in decoded if one[0].deadline > before]
         self._answer(failed)
         if decoded:
             self._infer(decoded)
+        return not failed
 
     def _pixels(self, ask: Classify) -> Pixels:
         if ask.flags & PIXELS:
@@ -305,9 +337,10 @@ class EngineLoop:
         except OSError:  # the front was gone again
             return
         accepted.setblocking(False)
-        connection = _Connection(accepted)
+        connection = _Connection(accepted, self._backlog.claim())
         self._connections.add(connection)
         self._selector.register(accepted, selectors.EVENT_READ, connection)
+        self._send(connection, frame(Kind.SLOT, connection.slot))
 
     def _read(self, connection: _Connection) -> None:
         if connection not in self._connections:  # closed by a failed write a moment ago
@@ -349,7 +382,12 @@ class EngineLoop:
         self._connections.discard(connection)
         self._selector.unregister(connection.socket)
         connection.socket.close()
+        self._backlog.release(connection.slot)
         self._queue.cancel_where(lambda job: job.connection is connection)
+
+
+def _late() -> Result:
+    return _failure(DeadlineExceeded("the deadline passed in the queue"))
 
 
 def _failure(error: GraftError) -> Result:

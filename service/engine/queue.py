@@ -4,7 +4,9 @@ Knows nothing of images, models, sockets or threads; time is an argument. An eng
 takes a batch whenever it is idle, so a batch is whatever came in while the last one ran: no fixed wait.
 
 Bounds: a job that was put is returned exactly once, by `take` (in a batch or as expired) or by `cancel`; a batch holds
-at most `max_batch` jobs, in order of arrival; a solo job is a batch of its own.
+at most `size` jobs of one priority, in order of arrival; a solo job is a batch of its own. Bulk jobs run only when no
+interactive job waits, and never beside one: on a CPU each of them would make the batch longer, so an interactive job
+waits for one bulk batch at most, the one that ran when it came.
 """
 
 from collections.abc import Callable, Hashable
@@ -26,23 +28,24 @@ class Job(Protocol):
     def solo(self) -> bool:
         """Whether it must run without neighbours."""
 
+    @property
+    def bulk(self) -> bool:
+        """Whether everybody who is not goes first."""
+
 
 J = TypeVar("J", bound=Job)
 
 
 class BatchQueue(Generic[J]):
-    """Jobs that wait, in order of arrival.
+    """Jobs that wait, by priority and in order of arrival."""
 
-    Args:
-        max_batch: most jobs in one batch.
-    """
-
-    def __init__(self, max_batch: int) -> None:
-        self._max_batch = max_batch
-        self._waiting: dict[Hashable, J] = {}  # a dict keeps the order of arrival and finds a job to cancel
+    def __init__(self) -> None:
+        # dicts keep the order of arrival and find a job to cancel
+        self._interactive: dict[Hashable, J] = {}
+        self._bulk: dict[Hashable, J] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._interactive) + len(self._bulk)
 
     def put(self, job: J) -> None:
         """Appends a job.
@@ -50,36 +53,50 @@ class BatchQueue(Generic[J]):
         Raises:
             ValueError: a job with this key waits already.
         """
-        if job.key in self._waiting:
-            raise ValueError(f"job {job.key} is in the queue already")
-        self._waiting[job.key] = job
+        key = job.key
+        if key in self._interactive or key in self._bulk:
+            raise ValueError(f"job {key} is in the queue already")
+        (self._bulk if job.bulk else self._interactive)[key] = job
 
     def cancel(self, key: Hashable) -> bool:
         """Forgets a job; False when it does not wait any more."""
-        return self._waiting.pop(key, None) is not None
+        return (self._interactive.pop(key, None) or self._bulk.pop(key, None)) is not None
 
     def cancel_where(self, unwanted: Callable[[J], bool]) -> None:
         """Forgets every job for which `unwanted` is true."""
-        for key in [key for key, job in self._waiting.items() if unwanted(job)]:
-            del self._waiting[key]
+        for waiting in (self._interactive, self._bulk):
+            for key in [key for key, job in waiting.items() if unwanted(job)]:
+                del waiting[key]
 
-    def take(self, now: float) -> tuple[list[J], list[J]]:
+    def take(self, now: float, size: int) -> tuple[list[J], list[J]]:
         """Takes the next batch out of the queue.
+
+        Args:
+            now: the time.
+            size: most jobs in the batch.
 
         Returns:
             The batch, empty when nothing can run, and the expired jobs that were met on the way, which must not run.
         """
-        batch: list[J] = []
         expired: list[J] = []
-        for job in self._waiting.values():
-            if job.deadline <= now:
-                expired.append(job)
-            elif batch and (job.solo or len(batch) == self._max_batch):
-                break
-            else:
-                batch.append(job)
-                if job.solo:
-                    break
-        for job in (*batch, *expired):
-            del self._waiting[job.key]
+        batch = _take(self._interactive, now, size, expired) or _take(self._bulk, now, size, expired)
         return batch, expired
+
+
+def _take(waiting: dict[Hashable, J], now: float, size: int, expired: list[J]) -> list[J]:
+    """The first live jobs of one priority; expired ones that are met go to `expired`."""
+    batch: list[J] = []
+    met: list[J] = []
+    for job in waiting.values():
+        if job.deadline <= now:
+            met.append(job)
+        elif batch and (job.solo or len(batch) == size):
+            break
+        else:
+            batch.append(job)
+            if job.solo:
+                break
+    for job in (*batch, *met):
+        del waiting[job.key]
+    expired += met
+    return batch

@@ -37,6 +37,8 @@ async def serve(settings: Settings) -> None:
         max_queue=settings.max_queue,
         max_images=settings.max_images,
         max_image_bytes=settings.max_image_bytes,
+        target_s=settings.target_p99_ms / 1e3,
+        cache_bytes=settings.cache_bytes,
     )
     server = grpc.aio.server(
         options=[

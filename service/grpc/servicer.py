@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 import grpc
 
 from protos.classifier_pb2 import (
+    BULK,
     ClassifyRequest,
     ClassifyResponse,
     ClassifyStreamRequest,
@@ -16,6 +17,7 @@ from protos.classifier_pb2 import (
     ListModelsRequest,
     ListModelsResponse,
     Model,
+    Priority,
 )
 from protos.classifier_pb2_grpc import ImageClassifierServicer
 from service import errors
@@ -154,6 +156,8 @@ def _request(request: ClassifyRequest, timeout_s: float, named: str) -> Request:
         raise errors.InvalidRequest(f"expected version to be 0 (the live one) or larger, got {request.version}")
     if request.top_k < 0:
         raise errors.InvalidRequest(f"expected top_k to be 0 ({_DEFAULT_TOP_K} labels) or larger, got {request.top_k}")
+    if request.priority not in Priority.values():
+        raise errors.InvalidRequest(f"expected priority to be 0 (interactive) or 1 (bulk), got {request.priority}")
     return Request(
         [image.data for image in request.images],
         request.model,
@@ -164,11 +168,15 @@ def _request(request: ClassifyRequest, timeout_s: float, named: str) -> Request:
         request.label,
         named,
         activation_map=request.activation_map,
+        bulk=request.priority == BULK,
     )
 
 
 async def _abort(context: _AnyContext, error: errors.GraftError) -> NoReturn:
     status = STATUS[type(error)]
     REQUESTS.labels("grpc", status.name).inc()
-    await context.abort(status, error.detail, (("graft-error-code", error.code),))
+    metadata = [("graft-error-code", error.code)]
+    if isinstance(error, errors.Overloaded):
+        metadata.append(("grpc-retry-pushback-ms", str(max(1, round(error.retry_after_s * 1e3)))))
+    await context.abort(status, error.detail, tuple(metadata))
     raise AssertionError("abort always raises. This is a bug.")

@@ -6,14 +6,23 @@ from typing import Any
 import grpc
 
 from service.classifier import Answer, Classifier, Request
+from service.errors import DeadlineExceeded
 from service.metrics import IN_FLIGHT
 from service.settings import Settings
 
 
 def remaining_s(context: grpc.aio.ServicerContext[Any, Any], settings: Settings) -> float:
-    """Seconds until nobody wants the answer any more: the caller's deadline, which can only shorten ours."""
+    """Seconds until nobody wants the answer any more: the caller's deadline, which can only shorten ours.
+
+    Raises:
+        DeadlineExceeded: it has passed.
+    """
     remaining = context.time_remaining()
-    return min(settings.request_timeout_s, remaining or settings.request_timeout_s)
+    if remaining is None:
+        return settings.request_timeout_s
+    if remaining <= 0:
+        raise DeadlineExceeded("the deadline passed before the request was read")
+    return min(settings.request_timeout_s, remaining)
 
 
 def request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:

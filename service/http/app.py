@@ -1,8 +1,10 @@
 """The Flask application: paths, parameters and answers of the HTTP interface."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,7 @@ from service.classifier import MAX_TOP_K, Answer, Classifier, Request
 from service.http import open_inference, tensorflow_serving
 from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
+from service.http.disconnects import ClientGone
 from service.http.page import add_page
 from service.http.waiting import answer_of, within
 from service.metrics import CONTENT_TYPE, REQUESTS, expose, observe_answer
@@ -45,6 +48,8 @@ STATUS: Final[dict[type[errors.GraftError], HTTPStatus]] = {
 """The HTTP status of every error that a client can meet."""
 
 _RETRY_AFTER_S: Final = {HTTPStatus.TOO_MANY_REQUESTS: "1", HTTPStatus.SERVICE_UNAVAILABLE: "1"}
+_CLIENT_GONE: Final = 499
+"""Nobody reads this status but the metrics; it is what nginx says in this case."""
 _log = logging.getLogger("graft.http")
 
 
@@ -69,20 +74,25 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         pixels = _integer("pixels_sha256", 0, low=0, high=1)
         activation_map = _integer("activation_map", 0, low=0, high=1)
         version = _integer("version", 0, low=0, high=2**63 - 1)
-        with within(settings.request_timeout_s):
-            uploads = read_uploads(request)
-        images = [upload.image for upload in uploads]
+        timeout_s, late = _timeout(settings.request_timeout_s)
         asked = Request(
-            images,
+            (),
             request.args.get("model", ""),
             version,
             top_k,
             bool(pixels),
-            settings.request_timeout_s,
+            timeout_s,
             request.args.get("label", ""),
             request.headers.get("X-Request-Id", ""),
             activation_map=bool(activation_map),
+            bulk=_bulk(),
         )
+        # what has no chance is refused before its images are read, which is most of what it would cost
+        classifier.admit(asked)
+        with within(timeout_s, late):
+            uploads = read_uploads(request)
+        left_s = max(0.001, timeout_s + started - time.monotonic())
+        asked = replace(asked, images=[upload.image for upload in uploads], timeout_s=left_s)
         answer = answer_of(classifier, asked)
         observe_answer("http", time.monotonic() - started, answer)
         return _answer(answer, uploads)
@@ -114,7 +124,14 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
 
     @app.errorhandler(errors.GraftError)
     def graft_error(error: errors.GraftError) -> Response:
-        return _problem(STATUS[type(error)], error.code, error.detail)
+        response = _problem(STATUS[type(error)], error.code, error.detail)
+        if isinstance(error, errors.Overloaded):
+            response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        return response
+
+    @app.errorhandler(ClientGone)
+    def client_gone(_: ClientGone) -> Response:
+        return Response(status=_CLIENT_GONE)
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_: RequestEntityTooLarge) -> Response:
@@ -143,10 +160,30 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     return app
 
 
+def _bulk() -> bool:
+    """The priority that is asked for, in the query or in a header."""
+    priority = request.args.get("priority") or request.headers.get("X-Request-Priority") or "interactive"
+    if priority not in {"interactive", "bulk"}:
+        raise errors.InvalidRequest(f"expected priority to be interactive or bulk, got {priority[:100]!r}")
+    return priority == "bulk"
+
+
+def _timeout(limit_s: float) -> tuple[float, errors.GraftError]:
+    """Seconds for this request, the service's or the caller's own, and the error when its body takes longer."""
+    text = request.headers.get("X-Request-Timeout-Ms")
+    if text is not None:
+        asked_s = _whole_number("X-Request-Timeout-Ms", text, low=1, high=10**9) / 1e3
+        if asked_s < limit_s:
+            return asked_s, errors.DeadlineExceeded(f"expected the whole request within its {asked_s:g} s")
+    return limit_s, errors.RequestTimeout(f"expected the whole request within {limit_s:g} s")
+
+
 def _integer(name: str, default: int, *, low: int, high: int) -> int:
     text = request.args.get(name)
-    if text is None:
-        return default
+    return default if text is None else _whole_number(name, text, low=low, high=high)
+
+
+def _whole_number(name: str, text: str, *, low: int, high: int) -> int:
     # 19 digits hold every number that is allowed; int() of very many raises an error of its own
     if not text.isascii() or not text.isdigit() or len(text) > 19 or not low <= int(text) <= high:
         raise errors.InvalidRequest(f"expected {name} to be an integer of {low} to {high}, got {text[:100]!r}")

@@ -62,6 +62,8 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             max_queue=settings.max_queue,
             max_images=settings.max_images,
             max_image_bytes=settings.max_image_bytes,
+            target_s=settings.target_p99_ms / 1e3,
+            cache_bytes=settings.cache_bytes,
         )
         return create_app(classifier, Readiness(classifier, reactor), settings)
 

@@ -1,5 +1,6 @@
 """How an HTTP request waits: for its own body, and for the classifier's answer. Other requests go on meanwhile."""
 
+from functools import cache
 from typing import Any
 
 import gevent
@@ -7,17 +8,19 @@ from flask import request
 from gevent.event import AsyncResult
 
 from service.classifier import Answer, Classifier, Request
-from service.errors import RequestTimeout
+from service.errors import GraftError, RequestTimeout
+from service.http.disconnects import ClientGone, Disconnects
 from service.metrics import IN_FLIGHT
+from service.reactor import GeventReactor
 
 
-def within(seconds: float) -> gevent.Timeout:
+def within(seconds: float, late: GraftError | None = None) -> gevent.Timeout:
     """A context in which the request is read; a client that trickles must not hold us for ever.
 
     Raises:
-        RequestTimeout: on leaving it late.
+        RequestTimeout: on leaving it late, or the error that is given instead.
     """
-    return gevent.Timeout(seconds, RequestTimeout(f"expected the whole request within {seconds:g} s"))
+    return gevent.Timeout(seconds, late or RequestTimeout(f"expected the whole request within {seconds:g} s"))
 
 
 def whole_body() -> bytes:
@@ -37,9 +40,29 @@ def answer_of(classifier: Classifier, asked: Request) -> Answer:
 
     Raises:
         GraftError: it was refused at once (see Classifier.submit).
+        ClientGone: the client has hung up; nothing more is done for it.
     """
     result: Any = AsyncResult()  # of an Answer; gevent's own type is loose
-    classifier.submit(asked, result.set)
-    with IN_FLIGHT.track_inprogress():
+    call = classifier.submit(asked, result.set)
+    if result.ready():
         answer: Answer = result.get()
+        return answer
+
+    def gone() -> None:
+        call.cancel()
+        result.set_exception(ClientGone())
+
+    disconnects, descriptor = _disconnects(), request.environ["gunicorn.socket"].fileno()
+    disconnects.watch(descriptor, gone)
+    try:
+        with IN_FLIGHT.track_inprogress():
+            answer = result.get()
+    finally:
+        disconnects.forget(descriptor)
     return answer
+
+
+@cache
+def _disconnects() -> Disconnects:
+    """This process's, on its only event loop."""
+    return Disconnects(GeventReactor())

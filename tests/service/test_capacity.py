@@ -48,7 +48,6 @@ def test_overload_waiting_and_choice_of_model(start_service, version_factory, tm
     UNAVAILABLE and RESOURCE_EXHAUSTED; with two models a request must name one.
     """
     models = tmp_path / "models"
-    # four, because the probes of /readyz take a place per model
     service = start_service(models, ready=False, max_queue=4, engine="openvino/f32")
     nothing = service.classify(plain("red"))
     assert (nothing.status, nothing.headers["Retry-After"], nothing.json["code"]) == (503, "1", "UNAVAILABLE")

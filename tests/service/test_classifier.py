@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from protos.classifier_pb2 import Result
+from protos.classifier_pb2 import Error as ErrorMessage
+from protos.classifier_pb2 import Result, Timing
+from service.backlog import Backlog
 from service.classifier import MAX_TOP_K, Answer, Call, Classifier, Pixels, Request
 from service.errors import EmptyImage, GraftError, InvalidBase64, InvalidRequest, ModelNotFound, Overloaded, Unavailable
 from service.reactor import AsyncioReactor
@@ -56,15 +58,18 @@ class _Engine:
         self._frames = FrameReader()
         self._loop = asyncio.get_running_loop()
         self._connection: socket.socket | None = None
+        self.backlog = Backlog(self.path, create=True)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen()
         self._loop.add_reader(self._listener, self._accept)
 
-    def answer(self, number: int) -> None:
-        """The label says which version answered, and for which image."""
+    def answer(self, number: int, code: str = "") -> None:
+        """The label says which version answered, and for which image; with a code it is an error."""
         job = self.jobs.pop(number)
-        result = Result(label=f"{self.version}:{job.image[:20].decode()}", score=0.5)
+        result = Result(label=f"{self.version}:{job.image[:20].decode()}", score=0.5, timing_ms=Timing(batch_size=1))
+        if code:
+            result = Result(error=ErrorMessage(code=code))
         self._send(frame(Kind.RESULT, number, result.SerializeToString()))
 
     def answer_all(self) -> None:
@@ -86,6 +91,7 @@ class _Engine:
                 self._loop.remove_reader(one)
                 one.close()
         Path(self.path).unlink(missing_ok=True)
+        self.backlog.close()
 
     def _accept(self) -> None:
         self._connection, _ = self._listener.accept()
@@ -187,6 +193,7 @@ def run(tmp_path, monkeypatch):
                 await asyncio.wait_for(scenario(bench), 3 * _DEADLINE_S)
                 assert bench.classifier.in_flight == 0
                 assert bench.classifier._waiting == []
+                assert bench.classifier._leaders == {}
                 assert all(not link.jobs for link in bench.classifier._links.values())
             finally:
                 bench.close()
@@ -680,8 +687,163 @@ def test_the_classifier_outlives_a_table_that_is_missing(run) -> None:
     run(scenario)
 
 
+def _cached(answer: Answer) -> list[bool]:
+    return [result.timing_ms.batch_size == 0 for result in answer.results]
+
+
+def test_the_same_image_in_flight_is_sent_once(run) -> None:
+    """Three calls, one with the image twice: one job at the engine; each place gets a result of its own."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        bench.submit(b"a")
+        bench.submit(b"a", b"b", b"a")
+        bench.submit(b"a", top_k=2)  # asks for something else
+        bench.submit(b"a", bulk=True)  # and an interactive image must not wait for this one
+        bench.submit(b"a")
+        await _until(lambda: len(engine.jobs) == 4, "sent")
+        assert [job.image for job in engine.seen] == [b"a", b"b", b"a", b"a"]
+        engine.answer_all()
+        await bench.answered(5)
+        assert sorted(_said(answer) for answer in bench.answers) == [["1:a"]] * 4 + [["1:a", "1:b", "1:a"]]
+        results = [result for answer in bench.answers for result in answer.results]
+        assert len({id(result) for result in results}) == 7
+        assert sum(not known for answer in bench.answers for known in _cached(answer)) == 4
+
+    run(scenario, cache_bytes=10_000)
+
+
+def test_an_image_that_comes_again_meets_no_engine(run) -> None:
+    """Answers and refusals of the image itself are remembered, each with what was asked; faults are tried again."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        for image, code in ((b"good", ""), (b"bad", "CORRUPT_IMAGE"), (b"fault", "INTERNAL")):
+            count = len(bench.answers)
+            bench.submit(image)
+            await _until(lambda: engine.jobs, "sent")
+            (number,) = engine.jobs
+            engine.answer(number, code)
+            await bench.answered(count + 1)
+            bench.submit(image)
+            if code == "INTERNAL":
+                await _until(lambda: engine.jobs, "sent again")
+                engine.answer_all()
+            again = await bench.answered(count + 2)
+            expected = {"": "1:good", "CORRUPT_IMAGE": code, "INTERNAL": "1:fault"}[code]
+            assert _said(again) == [expected]
+        assert [job.image for job in engine.seen] == [b"good", b"bad", b"fault", b"fault"]
+        bench.submit(b"good", probe=True)  # asks the engine, not the memory
+        await _until(lambda: engine.jobs, "probed")
+        engine.answer_all()
+        await bench.answered(7)
+        assert bench.classifier.in_flight == 0
+
+    run(scenario, cache_bytes=10_000)
+
+
+def test_answers_go_with_their_version(run) -> None:
+    """The new version is asked again; when the old number comes back, so is that."""
+
+    async def scenario(bench: _Bench) -> None:
+        said = []
+        for version in (1, 2, 1):
+            engine = bench.engine(version)
+            await bench.serve({version: [engine]}, version)
+            for _ in range(2):
+                bench.submit(b"a")
+                if not said or said[-1] != len(engine.seen):
+                    await _until(lambda engine=engine: engine.jobs or len(engine.seen), "sent")
+                    engine.answer_all()
+                await bench.answered(len(bench.answers) or 1)
+                await _until(lambda: bench.classifier.in_flight == 0, "answered")
+            said.append(len(engine.seen))
+            engine.die()
+            bench.route({version: []}, version)
+            await _until(lambda: not bench.classifier._links, "gone")
+        assert said == [1, 1, 1]
+        assert [_said(answer) for answer in bench.answers] == [["1:a"], ["1:a"], ["2:a"], ["2:a"], ["1:a"], ["1:a"]]
+
+    run(scenario, cache_bytes=10_000)
+
+
+def test_who_gives_up_does_not_take_the_others_answer_along(run) -> None:
+    """The one whose image was sent cancels, the next is too late: the engine is not told, the third answered."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        first = bench.submit(b"a")
+        bench.submit(b"a", timeout_s=0.05)
+        bench.submit(b"a")
+        last = bench.submit(b"a")
+        await _until(lambda: engine.jobs, "sent")
+        first.cancel()
+        assert _said(await bench.answered(1)) == ["DEADLINE_EXCEEDED"]
+        last.cancel()
+        assert engine.cancelled == []
+        engine.answer_all()
+        assert _said(await bench.answered(2)) == ["1:a"]
+        assert len(engine.seen) == 1
+
+    run(scenario, cache_bytes=10_000)
+
+
+def test_the_last_who_gives_up_takes_the_image_back(run) -> None:
+    """When nobody waits any more the engine is told."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        calls = [bench.submit(b"a", b"a") for _ in range(3)]
+        await _until(lambda: engine.jobs, "sent")
+        (number,) = engine.jobs
+        for call in calls:
+            call.cancel()
+        await _until(lambda: engine.cancelled, "told")
+        assert engine.cancelled == [number]
+        assert bench.classifier._leaders == {}
+
+    run(scenario, cache_bytes=10_000)
+
+
+def test_an_engine_that_keeps_the_first_one_s_deadline_is_asked_again(run) -> None:
+    """It dropped the image at the deadline of a call that has ended; who took its place has more time."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        bench.submit(b"a", timeout_s=0.05)
+        bench.submit(b"a")
+        await _until(lambda: engine.jobs, "sent")
+        assert _said(await bench.answered(1)) == ["DEADLINE_EXCEEDED"]
+        (number,) = engine.jobs
+        engine.answer(number, "DEADLINE_EXCEEDED")
+        await _until(lambda: engine.jobs, "sent again")
+        engine.answer_all()
+        assert _said(await bench.answered(2)) == ["1:a"]
+
+    run(scenario, cache_bytes=10_000)
+
+
+def test_who_waits_for_an_engine_is_replaced_where_it_waits(run) -> None:
+    """No engine yet, and the first gives up: the next one's image is sent when there is one."""
+
+    async def scenario(bench: _Bench) -> None:
+        bench.route({1: []})
+        await _until(lambda: bench.classifier.routes.models, "read")
+        first = bench.submit(b"a")
+        bench.submit(b"a")
+        first.cancel()
+        engine = bench.engine()
+        bench.route({1: [engine]})
+        await _until(lambda: engine.jobs, "sent")
+        engine.answer_all()
+        assert _said(await bench.answered()) == ["1:a"]
+
+    run(scenario, cache_bytes=10_000)
+
+
 @pytest.mark.parametrize("seed", range(10))
-def test_every_call_ends_once_with_its_own_answers_under_random_events(run, seed: int) -> None:
+@pytest.mark.parametrize("cache_bytes", [0, 2000], ids=["no cache", "cache"])
+def test_every_call_ends_once_with_its_own_answers_under_random_events(run, seed: int, cache_bytes: int) -> None:
     """Calls, cancellations, answers, deaths, drains and new versions in any order.
 
     Every call that was not cancelled is answered exactly once; every result is of the image in its place and of the
@@ -712,6 +874,8 @@ def test_every_call_ends_once_with_its_own_answers_under_random_events(run, seed
             event = chance.random()
             if event < 0.35:
                 images = [f"{next_image + one}".encode() for one in range(chance.randrange(1, 4))]
+                if cache_bytes:  # from few images, so that many come twice
+                    images = [str(chance.randrange(12)).encode() for _ in images]
                 next_image += len(images)
                 asked[step], heard[step] = images, []
                 request = Request(images, timeout_s=chance.choice([_DEADLINE_S, _DEADLINE_S, 0.01]))
@@ -755,7 +919,7 @@ def test_every_call_ends_once_with_its_own_answers_under_random_events(run, seed
                 assert said in {f"{answer.version}:{image.decode()}", "DEADLINE_EXCEEDED", "POISON_IMAGE"}
         assert sum(said[0].isdigit() for answers in heard.values() for one in answers for said in _said(one)) > 20
 
-    run(scenario, max_queue=40)
+    run(scenario, max_queue=40, cache_bytes=cache_bytes)
 
 
 def test_the_memory_of_poison_is_limited(run, monkeypatch) -> None:

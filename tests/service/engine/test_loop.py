@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import random
 import socket
 import threading
@@ -15,10 +16,11 @@ from PIL import Image
 
 from protos.classifier_pb2 import Result
 from protos.manifest_pb2 import Manifest
+from service.backlog import Backlog
 from service.engine.loop import EngineLoop
 from service.image import ImageSpec, decode
 from service.version import Version
-from service.wire import PIXELS_SHA256, SOLO, FrameReader, Kind, classify_header, frame
+from service.wire import BULK, PIXELS_SHA256, SOLO, FrameReader, Kind, classify_header, frame
 
 _SPEC = ImageSpec(8)
 _DEADLINE_S = 20.0
@@ -83,7 +85,7 @@ class _Front:
         while not holds():
             chunk = self.socket.recv(1 << 16)
             assert chunk, "the engine hung up"
-            self.frames += self._reader.feed(chunk)
+            self.frames += [one for one in self._reader.feed(chunk) if one[0] is not Kind.SLOT]
 
     def hear(self, count: int) -> dict[int, Result]:
         """Waits until there are `count` results in all."""
@@ -109,7 +111,7 @@ def _colour(result: Result) -> tuple[int, int, int]:
 class _Engine:
     """The loop in a thread."""
 
-    def __init__(self, path: Path, **manifest: object) -> None:
+    def __init__(self, path: Path, target_s: float = math.inf, **manifest: object) -> None:
         self.path = path
         self.runtime = _Runtime()
         self.fronts: list[_Front] = []
@@ -117,7 +119,7 @@ class _Engine:
         listener.bind(str(path))
         listener.listen()
         version = Version(path.parent, Manifest(**({"class_names": _LABELS} | manifest)), _SPEC)
-        self.loop = EngineLoop(listener, version, self.runtime, max_pixels=10_000)
+        self.loop = EngineLoop(listener, version, self.runtime, max_pixels=10_000, target_s=target_s)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
@@ -143,6 +145,7 @@ class _Engine:
         self.thread.join(_DEADLINE_S)
         assert not self.thread.is_alive(), "the loop did not end after its fronts had hung up"
         self.loop._selector.close()
+        self.loop._backlog.close()
         self.loop._wake_reader.close()
         self.loop._wake_writer.close()
 
@@ -289,6 +292,92 @@ def test_an_expired_job_never_reaches_the_model(engine: _Engine) -> None:
     assert results[1].error.code == "DEADLINE_EXCEEDED"
     assert _colour(results[2]) == (20, 0, 0)
     assert (10, 0, 0) not in engine.runtime.seen
+
+
+def test_a_job_that_expires_while_its_neighbours_are_decoded_never_reaches_the_model(start_engine, monkeypatch) -> None:
+    """Its deadline passes behind or before its own decode: answered as late, and the model does not see it."""
+    engine = start_engine()
+    front = engine.front()
+    slow = threading.Event()
+
+    def decode_slowly(image, *arguments):
+        if image == _image(10):
+            slow.set()
+            time.sleep(0.4)  # longer than the deadlines of the two below, however slow the machine is
+        return decode(image, *arguments)
+
+    monkeypatch.setattr("service.engine.loop.decode", decode_slowly)
+    engine.hold(front)
+    front.ask(1, _image(20), seconds=0.3)  # decoded in time, late for the model
+    front.ask(2, _image(10))
+    front.ask(3, _image(30), seconds=0.3)
+    engine.release()
+    results = front.hear(4)
+    assert _colour(results[2]) == (10, 0, 0)
+    assert {results[number].error.code for number in (1, 3)} == {"DEADLINE_EXCEEDED"}
+    assert engine.runtime.seen == {(0, 0, 0), (10, 0, 0)}
+
+
+def test_bulk_waits_for_everybody_else(engine: _Engine) -> None:
+    """Interactive jobs that came later run first, and bulk never shares a batch with them."""
+    front = engine.front()
+    engine.hold(front)
+    for number in range(1, 6):
+        front.ask(number, _image(number), flags=BULK)
+    for number in range(6, 11):
+        front.ask(number, _image(number))
+    engine.release()
+    front.hear(11)
+    reds = [[red for red, _, _ in batch] for batch in engine.runtime.batches]
+    assert reds == [[0], [6, 7, 8, 9], [10], [1, 2, 3, 4], [5]]
+
+
+def test_the_backlog_says_what_an_image_costs_and_forgets_a_front_that_left(start_engine) -> None:
+    """A front is given a slot, what it counts there is seen by all, and its end clears it."""
+    engine = start_engine()
+    front, seen = engine.front(), Backlog(str(engine.path))
+    assert seen.image_s == 0.0
+    reader, slots = FrameReader(), []
+    while not slots:
+        slots += reader.feed(front.socket.recv(1000))
+    kind, slot, _ = slots[0]
+    assert (kind, slot > 0) == (Kind.SLOT, True)
+    mine = Backlog(str(engine.path))
+    mine.use(slot)
+    mine.add(3, bulk=False)
+    mine.add(2, bulk=True)
+    assert seen.in_flight() == (3.0, 2.0)
+    front.ask(1, _image(1))
+    front.hear(1)
+    front.socket.close()
+    other = engine.front()
+    other.ask(1, _image(1))
+    other.hear(1)
+    assert 0.0 < seen.image_s <= seen.batch_s < _DEADLINE_S
+    while seen.in_flight() != (0.0, 0.0):  # the hang-up may be read behind the other's first job
+        other.ask(len(other.results()) + 1, _image(1))
+        other.hear(len(other.results()) + 1)
+    for one in (seen, mine):
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("target_s", "expected"), [(math.inf, [[0], [1, 2, 3, 4], [5]]), (1e-9, [[n] for n in range(6)])]
+)
+def test_batches_are_sized_by_the_target(start_engine, target_s: float, expected: list[list[int]]) -> None:
+    """With time enough batches are as large as pays; when no batch is quick enough, one image at a time."""
+    engine = start_engine(target_s=target_s)
+    front = engine.front()
+    front.ask(0, _image(0))
+    front.hear(1)
+    assert engine.runtime.entered.acquire(timeout=_DEADLINE_S)
+    engine.runtime.batches.clear()
+    engine.hold(front)
+    for number in range(1, 6):
+        front.ask(number, _image(number))
+    engine.release()
+    front.hear(7)
+    assert [[red for red, _, _ in batch] for batch in engine.runtime.batches] == expected
 
 
 def test_a_cancelled_job_never_reaches_the_model(engine: _Engine) -> None:
