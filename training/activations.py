@@ -17,12 +17,12 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from training import graph, meter, pixels
+from training import forward, pixels
 from training.backbones import Backbone
 from training.batches import Load, memmap_loader
 from training.errors import SettingError
 from training.features import BATCH
-from training.progress import Advance, Phases
+from training.progress import OutOfTimeError, Phases
 from training.settings import Settings
 from training.task import Task
 
@@ -54,6 +54,7 @@ def computed(
     Raises:
         SettingError: the disk has no room for them.
         DataError: a file changed.
+        OutOfTimeError: at the rate of the first batches they would take more than half of the time that is left.
     """
     if settings.run_folder is not None:
         yield _find_or_compute(task, backbone, cut, settings.run_folder, phases)
@@ -78,8 +79,7 @@ def _find_or_compute(task: Task, backbone: Backbone, cut: Any, folder: Path, pha
                 f"expected {needed >> 20} MiB of free disk in {folder.parent} for the activations, found "
                 f"{free >> 20} MiB; a smaller --unfreeze needs less, another --cache may have more"
             )
-        with phases.phase(meter.ACTIVATIONS) as advance:
-            scale = _compute(task, backbone, cut, rows, shape, advance)
+        scale = _compute(task, backbone, cut, rows, shape, phases)
         unfinished = scale_file.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(scale), encoding="ascii")
         unfinished.rename(scale_file)
@@ -92,24 +92,28 @@ def _compute(  # noqa: PLR0917 - one caller
     cut: Any,  # noqa: ANN401 - keras is untyped
     file: Path,
     shape: tuple[int, ...],
-    advance: Advance,
+    phases: Phases,
 ) -> float:
     """Writes the rows; returns what they were divided by."""
     images = keras.Input((task.spec.side_px,) * 2 + (3,), dtype="uint8", name="images")
     bottom = keras.Model(backbone.network.input, cut.output)
-    function = graph.frozen(keras.Model(images, bottom(backbone.prepare(images), training=False)))
-    rows = np.memmap(file, np.float16, "w+", shape=shape)
-    done = 0
-    scale = 1.0
-    for batch in pixels.batches(task.pick(task.split.train + task.split.validation), task.spec, BATCH):
-        outputs = graph.run(function, batch)
-        if not done:
-            # Untrained networks have activations of 1e-18, others of 1e5; float16 holds 1e-7 to 6e4.
-            scale = float(np.abs(outputs).max()) / _USUAL_MAX or 1.0
-        rows[done : done + len(batch)] = np.clip(outputs / scale, -_FLOAT16_MAX, _FLOAT16_MAX)
-        done += len(batch)
-        advance(done, len(rows))
-    rows.flush()
+    done, scale = 0, 1.0
+    with phases.phase("computing activations") as advance:
+        run = forward.build(keras.Model(images, bottom(backbone.prepare(images), training=False)), shape[0])
+        rows = np.memmap(file, np.float16, "w+", shape=shape)
+        start_s = phases.left_s
+        for batch in pixels.batches(task.pick(task.split.train + task.split.validation), task.spec, BATCH):
+            outputs = run(batch)
+            if not done:
+                # Untrained networks have activations of 1e-18, others of 1e5; float16 holds 1e-7 to 6e4.
+                scale = float(np.abs(outputs).max()) / _USUAL_MAX or 1.0
+            rows[done : done + len(batch)] = np.clip(outputs / scale, -_FLOAT16_MAX, _FLOAT16_MAX)
+            done += len(batch)
+            advance(done, len(rows))
+            # never true without a deadline: infinity less infinity is not a number
+            if (start_s - phases.left_s) / done * (len(rows) - done) > phases.left_s / 2:
+                raise OutOfTimeError("the activations at the freeze boundary would take too long")
+        rows.flush()
     return scale
 
 

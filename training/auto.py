@@ -3,8 +3,8 @@
 1. Features at several depths, one forward pass. LogME says how well each depth suits the labels.
 2. The better half of the earlier depths, the last features, and all depths together get cross-validated heads; where
    there are enough images, on a quarter of them first, and only the better half goes on to all.
-3. Fine-tuning only when the best head makes enough mistakes on the validation images for a difference to show, and when
-   a small run, measured, says that enough epochs fit into what is left of the budget.
+3. Fine-tuning of the last blocks, in what is left of the budget, only where there are images enough to learn from and
+   to judge by, and mistakes enough that it would matter.
 
 What is decided how is training/plan.py's. The test images are never asked for.
 """
@@ -12,7 +12,6 @@ What is decided how is training/plan.py's. The test images are never asked for.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,6 @@ from training import (
     features,
     finetuning,
     linear,
-    meter,
     multilayer,
     plan,
     svm,
@@ -35,18 +33,11 @@ from training.backbones import Backbone
 from training.errors import SettingError
 from training.linear import LinearHead
 from training.plan import Budget, Result
-from training.progress import Phases
+from training.progress import OutOfTimeError, Phases
 from training.settings import Settings
-from training.split import Split
 from training.task import Task, Trained, Tried
 
 Features = Mapping[str, NDArray[np.float32]]
-
-_FEWEST_EPOCHS: Final = 4
-_MOST_EPOCHS: Final = 20
-_PROBE_TRAIN: Final = 3
-_PROBE_VALIDATION: Final = 1
-_RESERVE: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -208,34 +199,28 @@ def _try(run: _Run, head: Head, rows: NDArray[np.intp]) -> tuple[Result, LinearH
 
 
 def _try_finetuning(run: _Run, lead: Result) -> tuple[tuple[Result, Trained] | None, str]:
-    """Fine-tunes the last blocks if that can win and fits the budget; says what happened."""
-    task, settings, budget = run.task, run.settings, run.budget
-    if not plan.can_win(lead, task.split.validation):
-        return None, "not tried: too few mistakes on the validation images for a difference to show"
+    """Fine-tunes the last blocks if that can win, in what is left of the budget; says what happened."""
+    task, settings = run.task, run.settings
+    refusal = plan.refusal(lead, task.labels[list(task.split.train)], task.split.validation)
+    if refusal:
+        return None, f"not tried: {refusal}"
     blocks = len(backbones.boundaries(run.backbone.network))
     if not blocks:
         return None, f"not tried: {run.backbone.family.name} cannot be cut between its blocks"
     asked = replace(settings, strategy="partial", unfreeze=min(settings.unfreeze, blocks))
+    start, left_s = run.clock(), run.budget.left_s
+    if left_s <= 0:
+        return None, "not tried: nothing is left of the budget"
     try:
-        most = settings.epochs or _MOST_EPOCHS
-        epochs = _epochs(run, asked, most)
-        if epochs < min(_FEWEST_EPOCHS, most):
-            return None, f"not tried: {epochs} epochs would fit into the {max(0, budget.left_s):.0f} s left"
-        start = run.clock()
-        with run.phases.phase("fine-tuning"):
-            trained = finetuning.train(
-                task,
-                _copy(run.backbone),
-                run.computed[depths.FINAL],
-                replace(asked, epochs=epochs),
-                meter.Meter(run.clock, start + budget.left_s),
-            )
-    except meter.OutOfTimeError as error:
-        return None, f"given up while {error}: it took longer than the budget allows"
+        trained = finetuning.train(
+            task, _copy(run.backbone), run.computed[depths.FINAL], asked, run.phases.within(left_s)
+        )
+    except OutOfTimeError as error:
+        return None, f"given up: {error}"
     except SettingError as error:
         return None, f"not possible: {error}"
     found = plan.result(
-        f"partial, {asked.unfreeze} blocks, {epochs} epochs at most",
+        f"partial, {asked.unfreeze} blocks, {len(trained.epochs) - 1} epochs",
         "partial",
         np.asarray(trained.held_out),
         trained.scores,
@@ -243,48 +228,7 @@ def _try_finetuning(run: _Run, lead: Result) -> tuple[tuple[Result, Trained] | N
         seconds=run.clock() - start,
         parameters=trained.trained_parameters,
     )
-    return (found, trained), f"tried: {epochs} epochs fitted into the budget"
-
-
-def _epochs(run: _Run, asked: Settings, most: int) -> int:
-    """How many epochs fit into the budget, measured.
-
-    Once per command: a run that goes on where it was killed would measure something else, and its checkpoint is one of
-    the number of epochs that was decided.
-    """
-    decided = None if asked.run_folder is None else asked.run_folder / "epochs"
-    if decided is not None and decided.exists():
-        return int(decided.read_text(encoding="ascii"))
-    with run.phases.phase("measuring fine-tuning"):
-        cost = _probe(run, asked)
-    steps = -(-len(run.task.split.train) // asked.batch_size)
-    epochs = cost.epochs(_RESERVE * run.budget.left_s, len(run.fitted), steps, most)
-    if decided is not None:
-        unfinished = decided.with_suffix(".unfinished")
-        unfinished.write_text(str(epochs), encoding="ascii")
-        unfinished.rename(decided)
-    return epochs
-
-
-def _probe(run: _Run, settings: Settings) -> meter.Cost:
-    """Fine-tunes for one epoch on a few batches, of the same classes, to see what it costs."""
-    sides, count = run.task.split, len(run.task.split.train)
-    random = np.random.default_rng(run.task.seed)
-    some = random.permutation(count)[: _PROBE_TRAIN * settings.batch_size]
-    # One image of each class, so that the head has its shape.
-    first = np.unique(run.task.labels[list(sides.train)], return_index=True)[1]
-    some = np.union1d(some, first)
-    validation = np.arange(count, len(run.fitted))[: _PROBE_VALIDATION * settings.batch_size]
-    small = Split(tuple(sides.train[row] for row in some), tuple(run.fitted[row] for row in validation), (), ())
-    measured = meter.Meter(run.clock, run.clock() + run.budget.left_s / 2)
-    finetuning.train(
-        replace(run.task, split=small),
-        _copy(run.backbone),
-        run.computed[depths.FINAL][np.concatenate([some, validation])],
-        replace(settings, epochs=1, run_folder=None),  # what it measures must not be there already
-        measured,
-    )
-    return measured.cost()
+    return (found, trained), f"tried, with {left_s:.0f} s for it"
 
 
 def _copy(backbone: Backbone) -> Backbone:

@@ -142,7 +142,8 @@ def fit(
     """Trains until validation no longer improves, and leaves the model with its best weights.
 
     The weights that it came with count: when no epoch beats them on validation loss, they are what it keeps. Goes on
-    from the checkpoint where there is one, and ends as if it had never been interrupted. Validation is always of the
+    from the checkpoint where there is one, and ends as if it had never been interrupted. Where there is a deadline it
+    ends when another epoch would not fit, and in the midst of the first one if need be. Validation is always of the
     model itself, in float32, whatever it is trained in: of what will be exported.
 
     Args:
@@ -174,11 +175,13 @@ def fit(
             progress.go_on(saved)
         while not progress.finished:
             # One epoch per `fit`: within one, Keras' threads load batches ahead of the epoch that they are told of.
-            epoch = progress.epochs[-1].number
+            epoch, before_s = progress.epochs[-1].number, phases.left_s
             train.start(epoch)
             loss = _one_epoch(twin, train, progress)
             twin.give_back()
             progress.add(Epoch(epoch + 1, loss, *model.evaluate(validation, verbose=0)))
+            # never true without a deadline: infinity less infinity is not a number
+            progress.finished |= before_s - phases.left_s > phases.left_s
             checkpoint.save(progress.state())
         model.set_weights(progress.best_weights)
     return progress.epochs
@@ -293,3 +296,5 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras' signature
         self._advance(self.epochs[-1].number * self.params["steps"] + batch + 1)
+        if self._phases.left_s < 0:
+            self.model.stop_training = True

@@ -23,8 +23,10 @@ ORDER: Final = ("linear", "svm", "multilayer", "partial")
 LARGE: Final = 1000
 """Training images per class from which data count as large: there fine-tuning seldom overfits."""
 
-_Z_CLEAR: Final = 1.645
+_FEWEST_TO_LEARN: Final = 50
+_FEWEST_TO_JUDGE: Final = 20
 _MOST_REMOVED: Final = 0.5
+_MATTERS: Final = 0.005
 _FEWEST_IMAGES: Final = 500
 _MOST_FIRST: Final = 10_000
 _SIMILAR: Final = 0.9
@@ -124,15 +126,24 @@ def choose(results: Sequence[Result]) -> tuple[Result, str]:
     return lead, reason or f"{lead.name} won: nothing else could be tried."
 
 
-def can_win(lead: Result, validation: Sequence[int]) -> bool:
-    """Whether fine-tuning could show on the validation images that it is better.
+def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:
+    """Why fine-tuning is not worth trying; empty where it is.
 
-    It could if removing half of the leader's mistakes there, which is much, were clear of noise (one-sided 95 %, sign
-    test): from six mistakes on. With fewer no result of fine-tuning could be told from luck.
+    Args:
+        lead: the best head.
+        labels: class number per training image.
+        validation: positions of the validation images.
     """
-    mistakes = int((~lead.right[np.isin(lead.positions, validation)]).sum())
-    removed = _MOST_REMOVED * mistakes
-    return removed > _Z_CLEAR * math.sqrt(removed)
+    counts = np.bincount(labels)
+    per_class = int(np.median(counts[counts > 0]))
+    if per_class < _FEWEST_TO_LEARN:
+        return f"{per_class} training images in the median class are too few to learn from, of {_FEWEST_TO_LEARN}"
+    if len(validation) < _FEWEST_TO_JUDGE:
+        return f"{len(validation)} validation images are too few to judge by, of {_FEWEST_TO_JUDGE}"
+    wrong = 1 - lead.accuracy
+    if _MOST_REMOVED * wrong < _MATTERS:
+        return f"half of the {wrong:.2%} mistakes of {lead.name} would be less than {_MATTERS:.1%} of the images"
+    return ""
 
 
 def first_rung(labels: Labels, seed: int) -> NDArray[np.intp]:

@@ -4,6 +4,7 @@ On a terminal: bars with the rate and the time left. Elsewhere (a log file, CI):
 every ten seconds while it runs.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,22 +29,41 @@ Advance = Callable[[int, int], None]
 _LINE_EVERY_S: Final = 10.0
 
 
+class OutOfTimeError(Exception):
+    """What was begun cannot be finished within the seconds that it was given."""
+
+
 class Phases:
     """The phases of a run, in order.
 
     Args:
         console: where to write.
         clock: seconds; injected by tests.
+        deadline: on that clock; who works for long looks at `left_s`.
 
     Attributes:
         console: the same, for whoever has something to add.
         seconds: by phase, in the order in which they ran.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, clock: Callable[[], float] = time.monotonic, deadline: float = math.inf
+    ) -> None:
         self.console = console
         self.seconds: dict[str, float] = {}
         self._clock = clock
+        self._deadline = deadline
+
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline; infinite where there is none, negative after it."""
+        return self._deadline - self._clock()
+
+    def within(self, seconds: float) -> "Phases":
+        """The same phases, for work that gets so many seconds from now on."""
+        limited = Phases(self.console, self._clock, self._clock() + seconds)
+        limited.seconds = self.seconds
+        return limited
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Advance]:

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from service.image import decode
-from training import auto, backbones, depths, features, finetuning, meter, multilayer, plan, svm
+from training import auto, backbones, depths, features, finetuning, multilayer, plan, svm
 from training.backbones import Backbone
-from training.progress import Phases
+from training.progress import OutOfTimeError, Phases
 from training.settings import Settings
 from training.task import Task, Trained
 
@@ -172,7 +172,7 @@ def test_spent_budget_leaves_the_linear_head(
 ):
     """When every look at the clock is ten seconds later, one head is fitted, and fine-tuning is not begun."""
     now = iter(range(0, 10_000_000, 10))
-    monkeypatch.setattr(plan, "can_win", lambda *_: True)
+    monkeypatch.setattr(plan, "refusal", lambda *_: "")
     trained = _auto(task, backbone, _settings(cache, time_budget=15.0), lambda: float(next(now)))
     assert [one.candidate for one in trained.tried] == ["linear"]
     assert not trained.hyperparameters["fine_tuning"].startswith("tried")
@@ -191,51 +191,56 @@ def test_finetuning_is_tried_when_it_can_win(
     task: Task, backbone: Backbone, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It is tried on a copy: the backbone that the other candidates export stays as it is."""
-    monkeypatch.setattr(plan, "can_win", lambda *_: True)
+    monkeypatch.setattr(plan, "refusal", lambda *_: "")
     before = [weight.copy() for weight in backbone.network.get_weights()]
     trained = _auto(task, backbone, _settings(cache, time_budget=600.0, epochs=2, unfreeze=1))
-    assert trained.hyperparameters["fine_tuning"] == "tried: 2 epochs fitted into the budget"
-    assert any(one.candidate.startswith("partial") for one in trained.tried)
+    assert trained.hyperparameters["fine_tuning"].startswith("tried, with ")
+    assert any(one.candidate == "partial, 1 blocks, 2 epochs" for one in trained.tried)
     for mine, theirs in zip(before, backbone.network.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_finetuning_that_takes_too_long_is_given_up(
-    task: Task, backbone: Backbone, cache: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """The next step after the deadline ends it; the best head is what is published."""
-    monkeypatch.setattr(plan, "can_win", lambda *_: True)
-    now = [0.0]
+class _Clock:
+    """A clock that goes on by so many seconds with every look."""
 
-    def slow(*arguments: object) -> Trained:
-        measured = arguments[-1]
-        assert isinstance(measured, meter.Meter)
-        with measured.phase(meter.TRAINING) as advance:
-            for step in range(100):
-                now[0] += 40
-                advance(step, 100)
-        raise AssertionError("it was not stopped")
+    def __init__(self, step_s: float) -> None:
+        self._step_s, self._now = step_s, 0.0
 
-    monkeypatch.setattr(finetuning, "train", slow)
-    trained = _auto(task, backbone, _settings(cache, time_budget=120.0), lambda: now[0])
-    assert trained.strategy != "partial"
-    assert trained.hyperparameters["fine_tuning"].startswith("given up while training")
-    assert now[0] <= 160
+    def __call__(self) -> float:
+        self._now += self._step_s
+        return self._now
 
 
-def test_epochs_are_those_that_fit():
-    """The estimate counts the start, the activations and every step; it never exceeds the most."""
-    now = [0.0]
-    measured = meter.Meter(lambda: now[0])
-    for name, each in ((meter.ACTIVATIONS, 0.5), (meter.TRAINING, 2.0)):
-        with measured.phase(name) as advance:
-            now[0] += 5
-            for step in range(1, 5):
-                now[0] += each
-                advance(step, 4)
-    cost = measured.cost()
-    assert (cost.activation_s, cost.step_s) == (0.5, 2.0)
-    assert cost.setup_s == 5 + 2 + 5 + 8
-    assert cost.epochs(20 + 10 + 2.5 * 4 * 3, images=20, steps=4, most=20) == 3
-    assert cost.epochs(1e6, 20, 4, 20) == 20
-    assert cost.epochs(1, 20, 4, 20) == 0
+def test_activations_that_take_too_long_are_given_up(task: Task, backbone: Backbone, cache: Path):
+    """When the first batches say that half of the time would not do, nothing is trained."""
+    settings = _settings(cache, strategy="partial", unfreeze=1)
+    phases = Phases(Console(quiet=True), _Clock(30.0)).within(100.0)
+    with pytest.raises(OutOfTimeError):
+        finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
+
+
+def test_training_ends_when_another_epoch_would_not_fit(task: Task, backbone: Backbone, cache: Path):
+    """An epoch that the deadline cuts short is the last one, and what it has learnt is kept if it is better."""
+    settings = _settings(cache, strategy="full", epochs=50)
+    phases = Phases(Console(quiet=True), _Clock(1.0)).within(10.0)
+    trained = finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
+    assert 1 <= len(trained.epochs) - 1 < 5
+    assert np.isfinite(trained.scores).all()
+
+
+def test_no_deadline_changes_nothing(task: Task, backbone: Backbone, cache: Path):
+    """Without one, every epoch that was asked for is trained."""
+    settings = _settings(cache, strategy="partial", unfreeze=1, epochs=2)
+    phases = Phases(Console(quiet=True), _Clock(1000.0))
+    trained = finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
+    assert len(trained.epochs) - 1 == 2
+
+
+def _final(task: Task, backbone: Backbone, cache: Path) -> np.ndarray:
+    return features.compute(task.pick(task.split.train + task.split.validation), backbone, task.spec, cache)
+
+
+def _copied(backbone: Backbone) -> Backbone:
+    copy = backbones.load(backbone.family, "none", backbone.side_px)
+    copy.network.set_weights(backbone.network.get_weights())
+    return copy

@@ -49,12 +49,22 @@ def test_candidates_meet_on_the_images_of_both():
     assert "same 40 images" in why
 
 
-@pytest.mark.parametrize(("mistakes", "expected"), [(0, False), (5, False), (6, True), (40, True)])
-def test_finetuning_must_be_able_to_show(mistakes: int, expected: bool):
-    """Below six mistakes on the validation images no gain could be told from luck."""
-    lead = _result("linear", np.zeros(100), mistakes)
-    assert plan.can_win(lead, range(100)) is expected
-    assert not plan.can_win(lead, range(50, 100))
+@pytest.mark.parametrize(
+    ("per_class", "validation", "mistakes", "said"),
+    [
+        (10, 100, 50, "too few to learn from"),
+        (100, 5, 50, "too few to judge by"),
+        (100, 100, 0, "0.00% mistakes"),
+        (100, 100, 1, "0.50% mistakes"),
+        (100, 100, 3, ""),
+    ],
+)
+def test_finetuning_must_be_worth_trying(per_class: int, validation: int, mistakes: int, said: str):
+    """Images enough to learn from and to judge by, and mistakes enough that half of them would matter."""
+    lead = _result("linear", np.zeros(200), mistakes)
+    refusal = plan.refusal(lead, np.repeat(np.arange(2), per_class), range(validation))
+    assert said in refusal
+    assert bool(refusal) is bool(said)
 
 
 @given(st.lists(st.integers(1, 2500), min_size=2, max_size=5))
