@@ -83,7 +83,8 @@ def section(mistakes: Sequence[Mistake], dataset: Dataset) -> str:
         "<p>On the right, bright is where the picture spoke for the answer, as against the classes on average; dark "
         "places did not, or spoke against it. The model did not see the shaded edges.</p>"
         if any(one.overlay is not None for one in mistakes)
-        else "<p>This network has no class activation maps: its head is not linear on pooled feature maps.</p>"
+        else "<p>There are no class activation maps here: this head is not linear on pooled feature maps, or these "
+        "have one place only.</p>"
     )
     return f"{note}<div style='{_GRID}'>{''.join(_example(one, dataset) for one in mistakes)}</div>"
 

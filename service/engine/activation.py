@@ -79,7 +79,7 @@ class ActivationMaps:
         if not self._version.manifest.HasField("class_activation_maps"):
             raise NoActivationMap(
                 "expected a version with class activation maps; this one was exported before there were any, or its "
-                "head is not linear on pooled feature maps"
+                "head is not linear on pooled feature maps of several places"
             )
         compute = self._runtime.class_activation_maps()
         try:
