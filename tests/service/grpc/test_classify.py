@@ -265,6 +265,7 @@ def test_reflection_describes_the_interface(service: Service) -> None:
             "images",
             "pixels_sha256",
             "label",
+            "activation_map",
             "priority",
         ]
 

@@ -456,6 +456,7 @@ def test_readyz_says_what_is_served(service: Service) -> None:
     assert answer.json == {
         "ready": True,
         "draining": False,
+        "grpc_port": int(service.grpc.rpartition(":")[2]),
         "models": {
             "pets": {
                 "live": 1,
