@@ -145,6 +145,7 @@ def _settings(
         command=shlex.join(["python", "-m", "training", *arguments]),
         time_budget=getattr(options, "time_budget", Settings.time_budget),
         fresh=getattr(options, "fresh", False),
+        tensorboard=getattr(options, "tensorboard", None),
         champion=getattr(options, "champion", False),
         publish_anyway=getattr(options, "publish_anyway", False),
     )
@@ -155,7 +156,8 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "compare",
         help="strategies side by side on the same split; publishes nothing",
         description="Trains each strategy on DATA's training images and tests it on the same test images. Writes "
-        "OUT/compare.svg and OUT/compare.json. Each starts with an empty cache, so that its seconds are its own.",
+        "OUT/compare.html, its plots as SVG and PNG, and OUT/compare.json. Each starts with an empty cache, so that "
+        "its seconds are its own.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     compare.set_defaults(run=_compare)
@@ -169,7 +171,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help=f"of {', '.join(STRATEGIES)}; scratch, the basic network, is always there",
     )
     where = compare.add_argument_group("where")
-    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
+    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the page and the numbers")
     flags.add_cache(where)
     network = compare.add_argument_group("network")
     flags.add_budget(network)
@@ -195,13 +197,13 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "sweep",
         help="accuracy against freeze depth: how much of the backbone suits the data as it is",
         description="Fits a cross-validated linear head to the pooled output of every block of the frozen backbone. "
-        "Writes OUT/sweep.svg and OUT/sweep.json. Never looks at the test images.",
+        "Writes OUT/sweep.html, its plot as SVG and PNG, and OUT/sweep.json. Never looks at the test images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     sweep.set_defaults(run=_sweep)
     sweep.add_argument("data", type=Path, metavar="DATA", help="as for train")
     where = sweep.add_argument_group("where")
-    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the picture and the numbers")
+    where.add_argument("--out", type=Path, default=Path("comparison"), help="folder for the page and the numbers")
     flags.add_cache(where)
     flags.add_network(sweep.add_argument_group("network"))
     flags.add_evidence(sweep.add_argument_group("evidence"))

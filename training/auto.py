@@ -35,7 +35,7 @@ from training.linear import LinearHead
 from training.plan import Budget, Result
 from training.progress import OutOfTimeError, Phases
 from training.settings import Settings
-from training.task import Task, Trained, Tried
+from training.task import Decision, Task, Trained, Tried
 
 Features = Mapping[str, NDArray[np.float32]]
 
@@ -129,15 +129,11 @@ def train(
         trained = replace(trained, hyperparameters=trained.hyperparameters | {"layers": ", ".join(head.layers)})
     tried = sorted([*results, *dropped], key=lambda one: (one is not lead, -len(one.positions), one.losses.mean()))
     rows = [Tried(one.name, one.accuracy, round(one.seconds, 2), len(one.positions), one.parameters) for one in tried]
-    said = {
-        "chosen_by": f"auto, budget {settings.time_budget:g} s, used {budget.spent_s:.1f} s",
-        "case": f"{case}: {case.rule}",
-        "why": why,
-        "fine_tuning": note,
-        "logme": ", ".join(f"{layer} {value:.3f}" for layer, value in evidence.items()),
-    }
-    _tell(phases, rows, said)
-    return replace(trained, tried=rows, strategy=lead.strategy, hyperparameters=trained.hyperparameters | said)
+    decision = Decision(
+        case.size, case.domain, case.rule, why, note, settings.time_budget, round(budget.spent_s, 1), evidence
+    )
+    _tell(phases, rows, decision)
+    return replace(trained, tried=rows, strategy=lead.strategy, decision=decision)
 
 
 def _heads(evidence: Mapping[str, float]) -> list[Head]:
@@ -238,7 +234,7 @@ def _copy(backbone: Backbone) -> Backbone:
     return replace(copy, weights=backbone.weights, sha256=backbone.sha256)
 
 
-def _tell(phases: Phases, rows: Sequence[Tried], said: Mapping[str, str]) -> None:
+def _tell(phases: Phases, rows: Sequence[Tried], decision: Decision) -> None:
     table = Table("candidate", "accuracy", "95 %", "images", "seconds", "parameters", box=None, pad_edge=False)
     for row in rows:
         low, high = evaluation.wilson(round(row.validation_accuracy * row.images), row.images)
@@ -251,5 +247,12 @@ def _tell(phases: Phases, rows: Sequence[Tried], said: Mapping[str, str]) -> Non
             f"{row.parameters:,}",
         )
     phases.console.print(table)
-    for name, value in said.items():
-        phases.console.print(f"{name.replace('_', ' '):<22} {value}")
+    said = (
+        ("budget", f"{decision.budget_s:g} s, used {decision.spent_s:g} s"),
+        ("case", f"{decision.size} data, {decision.domain} domain: {decision.rule}"),
+        ("why", decision.reason),
+        ("fine-tuning", decision.fine_tuning),
+        ("LogME", ", ".join(f"{layer} {value:.3f}" for layer, value in decision.logme.items())),
+    )
+    for name, value in said:
+        phases.console.print(f"{name:<22} {value}", markup=False)

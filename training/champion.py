@@ -5,12 +5,12 @@ apart (McNemar 1947, exact). What follows from the answer is training/train.py.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from scipy.stats import binomtest
 
+from protos.manifest_pb2 import ChampionComparison
 from service.errors import GraftError
 from service.published import list_versions
 from service.version import read_version
@@ -19,49 +19,6 @@ from training.evaluation import Prediction
 
 SIGNIFICANT: Final = 0.05
 _FEWEST_CLASSES: Final = 2
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The new version and the champion on the same images.
-
-    Attributes:
-        champion: the published version's number.
-        images: that were compared.
-        right_new: of them, how many the new version answers rightly.
-        right_champion: the same of the champion.
-        only_new: the new version is right, the champion wrong.
-        only_champion: the other way round.
-        p_value: the chance of losing at least `only_champion` of the images that tell them apart, were both as good.
-        note: what a reader should know about it.
-        incomparable: why nothing was compared; empty where something was.
-    """
-
-    champion: int
-    images: int = 0
-    right_new: int = 0
-    right_champion: int = 0
-    only_new: int = 0
-    only_champion: int = 0
-    p_value: float = 1.0
-    note: str = ""
-    incomparable: str = ""
-
-    @property
-    def worse(self) -> bool:
-        """Whether the new version is significantly worse."""
-        return self.p_value < SIGNIFICANT
-
-    def __str__(self) -> str:
-        """One sentence with the numbers."""
-        if self.incomparable:
-            return f"version {self.champion} could not be compared with: {self.incomparable}"
-        verdict = "significantly worse" if self.worse else "not significantly worse"
-        return (
-            f"{verdict} than version {self.champion}: {self.right_new} of {self.images} test images right against "
-            f"{self.right_champion}; {self.only_champion} only by version {self.champion}, {self.only_new} only by the "
-            f"new one (one-sided exact McNemar test, p = {self.p_value:.3g}){self.note and '; ' + self.note}"
-        )
 
 
 def compare(
@@ -73,7 +30,7 @@ def compare(
     data_sha256: str,
     engine: str,
     on_progress: Callable[[int, int], None],
-) -> Comparison | None:
+) -> ChampionComparison | None:
     """Asks the highest published version of this name about the images that the new one has just answered.
 
     Classes that only one of the two knows are left out, with their images: on them there is nothing to compare. A
@@ -100,13 +57,13 @@ def compare(
         shared = set(class_names) & set(manifest.class_names)
         asked = [one for one in predictions if one.image.label in shared]
         if len(shared) < _FEWEST_CLASSES:
-            return Comparison(number, incomparable=f"it shares {len(shared)} of our {len(class_names)} classes")
+            return _incomparable(number, f"it shares {len(shared)} of our {len(class_names)} classes")
         if not asked:
-            return Comparison(number, incomparable="there are no test images of classes that both know")
+            return _incomparable(number, "there are no test images of classes that both know")
         images = [one.image for one in asked]
         answered, _ = evaluation.predict(models / name / str(number), engine, images, on_progress)
     except GraftError as error:
-        return Comparison(number, incomparable=f"it does not answer: {error}")
+        return _incomparable(number, f"it does not answer: {error}")
     notes = []
     if len(shared) < max(len(class_names), len(manifest.class_names)):
         notes.append(f"on the {len(shared)} classes that both know")
@@ -118,18 +75,36 @@ def compare(
     old = [one.predicted == one.image.label for one in answered]
     only_new = sum(ours and not theirs for ours, theirs in zip(new, old, strict=True))
     only_champion = sum(theirs and not ours for ours, theirs in zip(new, old, strict=True))
-    return Comparison(
-        number,
-        len(asked),
-        sum(new),
-        sum(old),
-        only_new,
-        only_champion,
-        p_value(only_champion, only_new),
-        "; ".join(notes),
+    chance = p_value(only_champion, only_new)
+    return ChampionComparison(
+        version=number,
+        images=len(asked),
+        right_new=sum(new),
+        right_champion=sum(old),
+        only_new=only_new,
+        only_champion=only_champion,
+        p_value=chance,
+        worse=chance < SIGNIFICANT,
+        note="; ".join(notes),
+    )
+
+
+def describe(found: ChampionComparison) -> str:
+    """One sentence with the numbers, about "the new version"."""
+    if found.incomparable:
+        return f"version {found.version} could not be compared with: {found.incomparable}"
+    verdict = "significantly worse" if found.worse else "not significantly worse"
+    return (
+        f"{verdict} than version {found.version}: {found.right_new} of {found.images} test images right against "
+        f"{found.right_champion}; {found.only_champion} only by version {found.version}, {found.only_new} only by the "
+        f"new one (one-sided exact McNemar test, p = {found.p_value:.3g}){found.note and '; ' + found.note}"
     )
 
 
 def p_value(lost: int, won: int) -> float:
     """One-sided exact McNemar test: the chance to lose `lost` or more of `lost + won` by tossing a coin."""
     return float(binomtest(lost, lost + won, 0.5, alternative="greater").pvalue) if lost + won else 1.0
+
+
+def _incomparable(version: int, why: str) -> ChampionComparison:
+    return ChampionComparison(version=version, p_value=1.0, incomparable=why)

@@ -1,4 +1,4 @@
-"""Strategies side by side on the same split: a table, a picture and JSON. Publishes nothing.
+"""Strategies side by side on the same split: a table, a page with pictures, and JSON. Publishes nothing.
 
 The test accuracy here is that of the trained model in float32, not of an exported version on an engine. Each strategy
 starts from an empty cache of its own, so that its seconds are what it takes alone.
@@ -18,9 +18,9 @@ from rich.table import Table
 from service.image import ImageSpec
 from training import dataset, quiet, train
 from training.errors import DataError
-from training.picture import Bar, draw
 from training.progress import Phases
 from training.settings import Settings
+from training.task import Epoch
 
 ALWAYS: Final = "scratch"
 """What transfer is compared with."""
@@ -30,7 +30,7 @@ ALWAYS: Final = "scratch"
 class Compared:
     """One strategy; accuracies are of the validation evidence and of the test images.
 
-    `validation_curve` is [epoch, accuracy] of gradient training.
+    `curve` has the epochs of gradient training; a strategy without has none.
     """
 
     strategy: str
@@ -43,7 +43,7 @@ class Compared:
     test_images: int
     trained_parameters: int
     seconds: float
-    validation_curve: tuple[tuple[int, float], ...]
+    curve: tuple[Epoch, ...]
 
 
 def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -> list[Compared]:
@@ -52,7 +52,7 @@ def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -
     Args:
         settings: of all of them, but for the strategy.
         names: strategies; `scratch` is added where it is not among them.
-        out: folder for compare.svg and compare.json.
+        out: folder for compare.html, its pictures and compare.json.
         console: gets the table.
 
     Raises:
@@ -70,7 +70,8 @@ def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -
         # The side is for networks that can take any; the basic network has one of its own.
         side = None if name == ALWAYS else settings.side_px
         with tempfile.TemporaryDirectory(prefix="compare-", dir=settings.cache) as cache:
-            asked = replace(settings, strategy=name, side_px=side, cache=Path(cache))
+            logs = settings.tensorboard and settings.tensorboard / name
+            asked = replace(settings, strategy=name, side_px=side, cache=Path(cache), tensorboard=logs)
             compared.append(measure(asked, found, console))
     _write(compared, settings, out)
     _tell(compared, out, console)
@@ -104,7 +105,7 @@ def measure(settings: Settings, found: dataset.Dataset, console: Console) -> Com
         test_images=len(right),
         trained_parameters=trained.trained_parameters,
         seconds=round(sum(phases.seconds.values()), 2),
-        validation_curve=tuple((epoch.number, round(epoch.validation_accuracy, 5)) for epoch in trained.epochs),
+        curve=tuple(trained.epochs),
     )
 
 
@@ -112,19 +113,9 @@ def _write(compared: Sequence[Compared], settings: Settings, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     said = {"data": settings.data.name, "seed": settings.seed, "strategies": [asdict(one) for one in compared]}
     (out / "compare.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    bars = [
-        Bar(
-            one.strategy,
-            one.test_accuracy,
-            *one.test_interval,
-            f"{one.test_accuracy:.4f}, {one.seconds:.0f} s",
-            one.validation_curve,
-        )
-        for one in compared
-    ]
-    title = f"{settings.data.name}: accuracy on the same {compared[0].test_images} test images, 95 % intervals"
-    picture = draw(title, bars, "Validation accuracy by epoch", "epochs")
-    (out / "compare.svg").write_text(picture, encoding="utf-8")
+    from training.report import comparison  # noqa: PLC0415 - matplotlib
+
+    comparison.write_compare(out, settings, compared)
 
 
 def _tell(compared: Sequence[Compared], out: Path, console: Console) -> None:
@@ -142,4 +133,4 @@ def _tell(compared: Sequence[Compared], out: Path, console: Console) -> None:
         )
     console.print()
     console.print(table)
-    console.print(f"{out / 'compare.svg'}, {out / 'compare.json'}")
+    console.print(f"{out / 'compare.html'}, {out / 'compare.json'}")

@@ -75,7 +75,7 @@ def evaluate(
         engine: what computed the answers; empty for the trainer's own Keras model.
 
     Returns:
-        Precision of a class that was never predicted is 0, recall of one without images too.
+        Precision of a class that was never predicted is 0, recall of one without images too; neither has an interval.
     """
     right = labels == predicted
     result = Evaluation(images=len(labels), engine=engine)
@@ -84,13 +84,16 @@ def evaluate(
         result.accuracy_interval.extend(wilson(int(right.sum()), len(labels)))
     for number, name in enumerate(class_names):
         there, said = labels == number, predicted == number
-        hits = int((there & said).sum())
+        hits, images, answered = int((there & said).sum()), int(there.sum()), int(said.sum())
         result.classes.append(
             ClassMetrics(
                 label=name,
-                images=int(there.sum()),
-                precision=hits / int(said.sum()) if said.any() else 0.0,
-                recall=hits / int(there.sum()) if there.any() else 0.0,
+                images=images,
+                answered=answered,
+                precision=hits / answered if answered else 0.0,
+                precision_interval=wilson(hits, answered) if answered else (),
+                recall=hits / images if images else 0.0,
+                recall_interval=wilson(hits, images) if images else (),
             )
         )
     return result

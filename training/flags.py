@@ -138,6 +138,13 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
         action="store_true",
         help="start anew where the same command was interrupted, and not go on from there",
     )
+    group.add_argument(
+        "--tensorboard",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="each epoch's loss and accuracy for TensorBoard, in DIR/train and DIR/validation; a folder for each run",
+    )
 
 
 def add_evidence(group: "argparse._ArgumentGroup") -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import keras
@@ -16,6 +17,7 @@ from training.calibration import Labels, Logits
 from training.checkpoint import Checkpoint, State
 from training.errors import DataError
 from training.progress import Phases
+from training.scalars import Scalars
 from training.settings import Settings
 from training.task import Epoch, Task, Trained
 from training.twin import Twin, choose_precision
@@ -96,6 +98,7 @@ def train(
         patience=recipe.patience,
         checkpoint=Checkpoint(task, settings, phases.console, {**recipe.starts_from, "precision": precision}),
         precision=precision,
+        tensorboard=settings.tensorboard,
     )
     temperature, threshold, scores = held_out_scores(model, validation, labels[images:])
     head.set_weights([weight / temperature for weight in head.get_weights()])
@@ -138,6 +141,7 @@ def fit(
     patience: int,
     checkpoint: Checkpoint,
     precision: str = "float32",
+    tensorboard: Path | None = None,
 ) -> list[Epoch]:
     """Trains until validation no longer improves, and leaves the model with its best weights.
 
@@ -156,6 +160,7 @@ def fit(
         patience: epochs without improvement before it stops.
         checkpoint: what an interrupted run has left; replaced after each epoch.
         precision: in which gradients are computed.
+        tensorboard: folder for TensorBoard's logs; None for no such.
 
     Returns:
         What happened, from epoch 0: before training.
@@ -166,8 +171,8 @@ def fit(
     _compile(twin.model, optimizer(twin.model))
     twin.model.optimizer.build(twin.model.trainable_variables)
     steps = epochs * len(train)
-    with phases.phase("training") as advance:
-        progress = _Progress(twin, phases, lambda done: advance(done, steps), most=epochs, patience=patience)
+    with phases.phase("training") as advance, Scalars(tensorboard) as scalars:
+        progress = _Progress(twin, phases, lambda done: advance(done, steps), scalars, most=epochs, patience=patience)
         saved = checkpoint.load(progress.state())
         if saved is None:
             progress.add(Epoch(0, None, *model.evaluate(validation, verbose=0)))
@@ -177,9 +182,10 @@ def fit(
             # One epoch per `fit`: within one, Keras' threads load batches ahead of the epoch that they are told of.
             epoch, before_s = progress.epochs[-1].number, phases.left_s
             train.start(epoch)
-            loss = _one_epoch(twin, train, progress)
+            loss, accuracy = _one_epoch(twin, train, progress)
             twin.give_back()
-            progress.add(Epoch(epoch + 1, loss, *model.evaluate(validation, verbose=0)))
+            held_out_loss, held_out_accuracy = model.evaluate(validation, verbose=0)
+            progress.add(Epoch(epoch + 1, loss, held_out_loss, held_out_accuracy, accuracy))
             # never true without a deadline: infinity less infinity is not a number
             progress.finished |= before_s - phases.left_s > phases.left_s
             checkpoint.save(progress.state())
@@ -233,8 +239,8 @@ def _compile(model: Any, optimizer: Any = "sgd") -> None:  # noqa: ANN401 - kera
     )
 
 
-def _one_epoch(twin: Twin, train: Batches, progress: "_Progress") -> float:
-    """Trains for one epoch; returns its mean loss."""
+def _one_epoch(twin: Twin, train: Batches, progress: "_Progress") -> tuple[float, float]:
+    """Trains for one epoch; returns its mean loss and accuracy."""
     epoch = progress.epochs[-1].number
     told = twin.model.fit(
         train,
@@ -244,13 +250,22 @@ def _one_epoch(twin: Twin, train: Batches, progress: "_Progress") -> float:
         verbose=0,
         callbacks=[progress],
     )
-    return float(told.history["loss"][0])
+    return float(told.history["loss"][0]), float(told.history["accuracy"][0])
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the best weights and the curve, tells how far it is, and stops when patience ends."""
 
-    def __init__(self, twin: Twin, phases: Phases, advance: Callable[[int], None], *, most: int, patience: int) -> None:
+    def __init__(
+        self,
+        twin: Twin,
+        phases: Phases,
+        advance: Callable[[int], None],
+        scalars: Scalars,
+        *,
+        most: int,
+        patience: int,
+    ) -> None:
         super().__init__()
         self.epochs: list[Epoch] = []
         self.best_weights = twin.model.get_weights()
@@ -259,6 +274,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._most, self._patience = most, patience
         self._phases = phases
         self._advance = advance
+        self._scalars = scalars
 
     def state(self) -> State:
         """All that going on from here takes."""
@@ -279,6 +295,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def add(self, epoch: Epoch) -> None:
         """After an epoch, and before the first."""
         self.epochs.append(epoch)
+        self._scalars.add(epoch)
         best = min(self.epochs, key=lambda one: one.validation_loss if np.isfinite(one.validation_loss) else np.inf)
         if epoch is best:
             self.best_weights = self._twin.model.get_weights()

@@ -7,6 +7,7 @@ out-of-fold scores, so no image is kept away from the final fit but the test spl
 chosen on about so many of them, and the fits to all read the features chunk by chunk (training/streamed.py).
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,11 +65,12 @@ LOGISTIC: Final = Estimator(
 
 @dataclass(frozen=True)
 class Strength:
-    """One strength of regularisation, out of fold: `value` is scikit-learn's C."""
+    """One strength of regularisation, out of fold: `value` is scikit-learn's C; `seconds` to fit all folds."""
 
     value: float
     log_loss: float
     accuracy: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,18 @@ def trained(task: Task, backbone: Backbone, head: LinearHead, layers: Sequence[s
         layers: depths, see training/depths.py.
     """
     tried = sorted(head.tried, key=lambda one: one.log_loss)
+    parameters = head.kernel.size + head.bias.size
     return Trained(
         model=join(backbone, head, layers),
         held_out=task.split.train + task.split.validation,
         scores=head.scores,
         temperature=head.temperature,
         unknown_threshold=head.unknown_threshold,
-        trained_parameters=head.kernel.size + head.bias.size,
+        trained_parameters=parameters,
         hyperparameters={"regularisation_c": f"{head.strength:g}", "folds": str(FOLDS)},
-        tried=[Tried(f"linear, C={one.value:g}", one.accuracy, 0.0) for one in tried],
+        tried=[
+            Tried(f"linear, C={one.value:g}", one.accuracy, one.seconds, len(head.scores), parameters) for one in tried
+        ],
     )
 
 
@@ -326,18 +331,26 @@ def _cross_validate(
 ) -> tuple[list[Strength], dict[float, Logits]]:
     """Fits each fold along the strengths, each from the one before: a third of the iterations of starting anew."""
     held_out = {strength: np.zeros((len(labels), classes), np.float32) for strength in estimator.strengths}
+    seconds = dict.fromkeys(estimator.strengths, 0.0)
     if folds.max() == 0:
         return [], {}
     for fold in range(folds.max() + 1):
         fitted = folds != fold
         model = estimator.make(estimator.strengths[0])
         for strength in estimator.strengths:
+            start = time.monotonic()
             model.set_params(C=strength).fit(features[fitted], labels[fitted])
+            seconds[strength] += time.monotonic() - start
             kernel, bias = _coefficients(model, classes)
             held_out[strength][~fitted] = features[~fitted] @ kernel + bias
             count.add(1)
     tried = [
-        Strength(strength, _log_loss(logits, labels, estimator), float(np.mean(logits.argmax(axis=1) == labels)))
+        Strength(
+            strength,
+            _log_loss(logits, labels, estimator),
+            float(np.mean(logits.argmax(axis=1) == labels)),
+            round(seconds[strength], 2),
+        )
         for strength, logits in held_out.items()
     ]
     return tried, held_out

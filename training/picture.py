@@ -1,97 +1,244 @@
-"""Pictures of a comparison as SVG that needs nothing else: bars with intervals, and curves."""
+"""Plots, one look for report, compare and sweep: intervals, curves and a confusion matrix, each as SVG and PNG.
 
-from collections.abc import Sequence
+Drawn by matplotlib, without pyplot: nothing global, no window. It is slow to import, so import this late.
+In a page the SVG's colours become the page's own, so that one drawing suits light and dark.
+"""
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-_COLOURS: Final = ("#28785a", "#2f6fb0", "#b5651d", "#8a4fa3", "#b03a48", "#5c6b73", "#9a8700")
-_WIDTH: Final = 760
-_LEFT: Final = 190
-_RIGHT: Final = 190
-_ROW: Final = 30
-_CURVES: Final = 240
-_STYLE: Final = (
-    "text{font:13px system-ui,sans-serif;fill:#1d2329}.soft{fill:#67727d;font-size:12px}"
-    ".axis{stroke:#d9dee3;fill:none}.interval{stroke:#1d2329;stroke-width:1.5}polyline{fill:none;stroke-width:2.5}"
-)
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from training.report.document import COLOURS, SERIES
+
+# Where no folder of its own can be written it says so at every start; it works all the same.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+_WIDTH_IN: Final = 5.6
+"""Narrow, so that the letters can still be read where the page is a phone's."""
+
+_PNG_DPI: Final = 200
+_STYLE: Final[Any] = {
+    "axes.edgecolor": COLOURS["line"],
+    "axes.labelcolor": COLOURS["soft"],
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": COLOURS["paper"],
+    "axes.facecolor": "none",
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "grid.color": COLOURS["line"],
+    "svg.fonttype": "none",
+    "svg.hashsalt": "graft",
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,  # a class may be called $x$
+    "xtick.color": COLOURS["soft"],
+    "ytick.color": COLOURS["soft"],
+}
+_ROW_IN: Final = 0.46
+_PANEL_IN: Final = 2.5
+_MOST_LETTERS: Final = 56
+_MOST_NUMBERED: Final = 30
+_MOST_NAMED: Final = 60
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One row: a share of 0 to 1 with its interval, a note beside it, and a curve of shares (may be empty)."""
+class Row:
+    """A share of 0 to 1 with its interval, a note at the right, and whether it is the one that matters."""
 
     name: str
     share: float
-    low: float
-    high: float
-    note: str
-    curve: Sequence[tuple[float, float]] = ()
+    interval: Sequence[float]
+    note: str = ""
+    winner: bool = False
 
 
-def draw(title: str, bars: Sequence[Bar], curve_title: str, across: str) -> str:
-    """Bars from top to bottom, and below them the curves of those that have one.
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y) under one name; `number` chooses the colour, so that two lines can share it."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    number: int
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over a common x axis. `shares`: y is a share of 0 to 1."""
+
+    title: str
+    lines: Sequence[Line]
+    shares: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn plot.
+
+    Attributes:
+        name: of its files, without the ending.
+        title: what it shows, for who cannot see it.
+        svg: a whole SVG file.
+        png: a whole PNG file.
+    """
+
+    name: str
+    title: str
+    svg: str
+    png: bytes
+
+    def write(self, folder: Path) -> None:
+        """Writes NAME.svg and NAME.png."""
+        (folder / f"{self.name}.svg").write_text(self.svg, encoding="utf-8")
+        (folder / f"{self.name}.png").write_bytes(self.png)
+
+    def html(self) -> str:
+        """The SVG as part of a page, in the page's colours."""
+        drawing = self.svg[self.svg.index("<svg") :]
+        box = re.search(r'viewBox="[^"]*"', drawing)
+        assert box is not None  # noqa: S101 - matplotlib always writes one
+        drawing = drawing[drawing.index(">") + 1 :]
+        for name, value in (*COLOURS.items(), *((f"series{at}", value) for at, value in enumerate(SERIES))):
+            drawing = drawing.replace(f": {value}", f": var(--{name})")
+        for reference in (' id="', 'href="#', "url(#"):  # several drawings share a page
+            drawing = drawing.replace(reference, f"{reference}{self.name}-")
+        return f'<figure class=plot><svg {box[0]} role="img" aria-label="{escape(self.title)}">{drawing}</figure>'
+
+
+def intervals(name: str, title: str, rows: Sequence[Row], across: str) -> Picture:
+    """Shares with their intervals, one below the other; the winner's interval is shaded behind all of them.
 
     Args:
-        title: above the bars.
-        bars: in the order to show.
-        curve_title: above the curves.
-        across: what their x axis counts.
+        name: of the files.
+        title: above.
+        rows: in the order to show; at least one.
+        across: what the x axis is.
     """
-    curves = [(number, bar) for number, bar in enumerate(bars) if len(bar.curve) > 1]
-    top = 44
-    height = top + _ROW * len(bars) + (_CURVES + 70 if curves else 0) + 16
-    parts = [f'<text x="16" y="26" font-weight="600">{escape(title)}</text>']
-    parts += [_bar(bar, top + _ROW * row, _colour(row)) for row, bar in enumerate(bars)]
-    if curves:
-        parts.append(_panel(curves, top + _ROW * len(bars) + 50, curve_title, across))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>'
-        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
-    )
+
+    def draw(figure: Figure) -> None:
+        axes: Axes = figure.subplots()
+        axes.set_title(title, loc="left", fontsize=11)
+        low, high = min(row.interval[0] for row in rows), max(row.interval[1] for row in rows)
+        margin = 0.04 * ((high - low) or 1)
+        axes.set_xlim(max(0.0, low - margin), min(1.0, high + margin))
+        axes.set_ylim(len(rows) - 0.35, -0.75)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlabel(across)
+        for at, row in enumerate(rows):
+            colour = SERIES[0] if row.winner else COLOURS["soft"]
+            if row.winner:
+                axes.axvspan(*row.interval, color=colour, alpha=0.1, linewidth=0)
+            axes.plot(row.interval, [at, at], color=colour, linewidth=2.5, solid_capstyle="butt")
+            axes.plot([row.share], [at], color=colour, marker="o", markersize=8, clip_on=False)
+            beside = axes.get_yaxis_transform()
+            weight = "bold" if row.winner else "normal"
+            axes.text(0, at - 0.27, _short(row.name), transform=beside, va="bottom", weight=weight)
+            axes.text(1, at - 0.27, row.note, transform=beside, va="bottom", ha="right", color=COLOURS["soft"])
+
+    return _picture(name, title, _ROW_IN * len(rows) + 0.9, draw)
 
 
-def _bar(bar: Bar, y: int, colour: str) -> str:
-    scale = _WIDTH - _LEFT - _RIGHT
-    middle = y + 9
-    low, high = (_LEFT + scale * share for share in (bar.low, bar.high))
-    return (
-        f'<text x="{_LEFT - 10}" y="{y + 14}" text-anchor="end">{escape(bar.name)}</text>'
-        f'<rect x="{_LEFT}" y="{y}" width="{scale}" height="18" fill="#eef1f3"/>'
-        f'<rect x="{_LEFT}" y="{y}" width="{scale * bar.share:.1f}" height="18" fill="{colour}"/>'
-        f'<path class="interval" d="M{low:.1f} {middle}H{high:.1f}"/>'
-        f'<path class="interval" d="M{low:.1f} {y + 5}v8M{high:.1f} {y + 5}v8"/>'
-        f'<text class="soft" x="{_WIDTH - _RIGHT + 10}" y="{y + 14}">{escape(bar.note)}</text>'
-    )
+def curves(name: str, title: str, panels: Sequence[Panel], across: str, mark: float | None = None) -> Picture:
+    """Lines by x, panels one below the other.
+
+    Args:
+        name: of the files.
+        title: what it shows, for who cannot see it.
+        panels: from top to bottom; at least one.
+        across: what the x axes count.
+        mark: an x to mark by a vertical line.
+    """
+
+    def draw(figure: Figure) -> None:
+        several = figure.subplots(len(panels), sharex=True, squeeze=False)
+        for axes, panel in zip(several[:, 0], panels, strict=True):
+            axes.set_title(panel.title, loc="left", fontsize=11)
+            axes.grid(axis="y")
+            if mark is not None:
+                axes.axvline(mark, color=COLOURS["soft"], linewidth=1, linestyle=":")
+            for line in panel.lines:
+                x, y = zip(*line.points, strict=True)
+                axes.plot(
+                    x, y, label=_short(line.name), color=SERIES[line.number % len(SERIES)], linewidth=2,
+                    linestyle="--" if line.dashed else "-", marker="o" if len(x) < 30 else None, markersize=3.5,
+                )  # fmt: skip
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if panel.shares:
+                axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            else:
+                axes.set_ylim(bottom=0)
+            axes.legend(frameon=False, fontsize=9)
+        several[-1, 0].set_xlabel(across)
+
+    return _picture(name, title, _PANEL_IN * len(panels), draw)
 
 
-def _panel(curves: Sequence[tuple[int, Bar]], top: int, title: str, across: str) -> str:
-    points = [point for _, bar in curves for point in bar.curve]
-    first, last = min(x for x, _ in points), max(x for x, _ in points)
-    floor = min(y for _, y in points)
-    width, bottom = _WIDTH - _LEFT - _RIGHT, top + _CURVES
+def confusion(name: str, counts: NDArray[Any], class_names: Sequence[str]) -> Picture:
+    """How often each class was answered with each.
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return _LEFT + width * (x - first) / ((last - first) or 1), bottom - _CURVES * (y - floor) / ((1 - floor) or 1)
+    Args:
+        name: of the files.
+        counts: [C,C], row is the label, column the answer.
+        class_names: by number.
+    """
+    many = len(class_names)
+    totals = counts.sum(axis=1)
 
-    lines = []
-    for row, (number, bar) in enumerate(curves):
-        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in bar.curve))
-        lines.append(
-            f'<polyline points="{places}" stroke="{_colour(number)}"/><text x="{_WIDTH - _RIGHT + 10}" '
-            f'y="{top + 14 + 18 * row}" style="fill:{_colour(number)}">{escape(bar.name)}</text>'
-        )
-    return (
-        f'<text x="16" y="{top - 16}" font-weight="600">{escape(title)}</text>'
-        f'<path class="axis" d="M{_LEFT} {top}V{bottom}H{_LEFT + width}"/>'
-        f'<text class="soft" x="{_LEFT - 8}" y="{top + 5}" text-anchor="end">1</text>'
-        f'<text class="soft" x="{_LEFT - 8}" y="{bottom}" text-anchor="end">{floor:.2f}</text>'
-        f'<text class="soft" x="{_LEFT}" y="{bottom + 16}">{first:g}</text>'
-        f'<text class="soft" x="{_LEFT + width}" y="{bottom + 16}" text-anchor="end">{last:g} {escape(across)}</text>'
-        f"{''.join(lines)}"
-    )
+    def draw(figure: Figure) -> None:
+        axes: Axes = figure.subplots()
+        axes.set(xlim=(0, many), ylim=(many, 0), aspect="equal", xlabel="answer", ylabel="label")
+        axes.spines[["top", "right"]].set_visible(True)
+        # Only what is there is drawn: the matrix of a thousand classes is nearly empty.
+        for row, column in zip(*counts.nonzero(), strict=True):
+            share = counts[row, column] / totals[row]
+            colour = SERIES[0] if row == column else SERIES[4]
+            axes.add_patch(Rectangle((column, row), 1, 1, color=colour, alpha=0.15 + 0.8 * share, linewidth=0))
+            if many <= _MOST_NUMBERED:
+                ink = COLOURS["paper" if share > 0.5 else "ink"]
+                size = 11 if many <= 12 else 6
+                axes.text(
+                    column + 0.5, row + 0.5, str(counts[row, column]), ha="center", va="center", color=ink, size=size
+                )
+        places = [number + 0.5 for number in range(many)] if many <= _MOST_NAMED else []
+        names = [_short(one, 24) for one in class_names] if places else []
+        size = 10 if many <= 12 else 7 if many <= _MOST_NUMBERED else 4
+        axes.set_xticks(places, names, rotation=90 if many > 4 else 0, fontsize=size)
+        axes.set_yticks(places, names, fontsize=size)
+        axes.tick_params(length=0)
+
+    return _picture(name, "confusion matrix: answers by label", 4.2 if many <= 12 else _WIDTH_IN, draw)
 
 
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
+def _picture(name: str, title: str, height_in: float, draw: Callable[[Figure], None]) -> Picture:
+    svg, png = io.StringIO(), io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A PNG shows boxes for letters that its font has not; the SVG shows them in the viewer's font.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure = Figure((_WIDTH_IN, height_in), layout="constrained")
+        draw(figure)
+        figure.savefig(svg, format="svg", metadata=nothing)
+        figure.savefig(png, format="png", dpi=_PNG_DPI)
+    return Picture(name, title, svg.getvalue(), png.getvalue())
+
+
+def _short(name: str, letters: int = _MOST_LETTERS) -> str:
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"

@@ -175,8 +175,15 @@ class Case:
     similar: bool
     rule: str
 
-    def __str__(self) -> str:
-        return f"{'large' if self.large else 'small'} data, {'similar' if self.similar else 'different'} domain"
+    @property
+    def size(self) -> str:
+        """In a word."""
+        return "large" if self.large else "small"
+
+    @property
+    def domain(self) -> str:
+        """In a word."""
+        return "similar" if self.similar else "different"
 
 
 def case(labels: Labels, evidence: Mapping[str, float], linear: Result) -> Case:

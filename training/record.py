@@ -1,31 +1,41 @@
 """What a run says of itself in the version's manifest."""
 
 import importlib.metadata
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from protos.manifest_pb2 import (
+    AuditFinding,
+    AuditSummary,
     Calibration,
+    ClassImages,
     DataFingerprint,
+    Decision,
+    Depth,
     Evidence,
     ImageSpec,
     Manifest,
     Metrics,
     Phase,
     Recipe,
+    TextbookCase,
 )
 from service.version import SCHEMA_VERSION
 from training import evaluation
+from training.audit.findings import Audit
 from training.dataset import Dataset
 from training.settings import Settings
 from training.task import Task, Trained, Tried
 
-_LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "openvino")
+SIDES: Final = ("train", "validation", "test")
+_LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "openvino", "matplotlib")
+_MOST_NAMED: Final = 12
 
 
 def manifest(
-    settings: Settings, dataset: Dataset, task: Task, trained: Trained, *, backbone: str, weights: str
+    settings: Settings, audit: Audit, task: Task, trained: Trained, *, backbone: str, weights: str
 ) -> Manifest:
     """Everything but the version's number, the test metrics, the phases and the hashes."""
     spec = task.spec
@@ -43,19 +53,46 @@ def manifest(
                 trained.held_out_labels(task), trained.scores.argmax(axis=1), task.class_names
             )
         ),
-        data=DataFingerprint(
-            sha256=dataset.sha256,
-            images=len(dataset.images),
-            unreadable=len(dataset.rejected),
-            train=len(task.split.train),
-            validation=len(task.split.validation),
-            test=len(task.split.test),
-            duplicates=len(task.split.duplicates_left_out),
+        data=fingerprint(audit.dataset, task),
+        audit=AuditSummary(
+            findings=[
+                AuditFinding(kind=one.kind, severity=one.severity, count=one.count, unit=one.unit, title=one.title)
+                for one in audit.findings
+            ]
         ),
         calibration=Calibration(temperature=trained.temperature),
         unknown_threshold=trained.unknown_threshold,
         library_versions=_libraries(),
     )
+
+
+def fingerprint(dataset: Dataset, task: Task) -> DataFingerprint:
+    """What there is and how it was split, by class too."""
+    positions = {side: getattr(task.split, side) for side in SIDES}
+    counts = {side: Counter(task.images[at].label for at in positions[side]) for side in SIDES}
+    given = {image.split for image in dataset.images}
+    return DataFingerprint(
+        sha256=dataset.sha256,
+        images=len(dataset.images),
+        unreadable=len(dataset.rejected),
+        duplicates=len(task.split.duplicates_left_out),
+        classes=[ClassImages(label=name, **{side: counts[side][name] for side in SIDES}) for name in task.class_names],
+        given_splits=[side for side in SIDES if side in given],
+        **{side: len(positions[side]) for side in SIDES},
+    )
+
+
+def untested(data: DataFingerprint) -> str:
+    """Which classes have no test images, and why, in a sentence; empty where there are none, or no test at all."""
+    missing = [one.label for one in data.classes if not one.test]
+    if not missing or not data.test:
+        return ""
+    names = ", ".join(missing[:_MOST_NAMED]) + (", ..." if len(missing) > _MOST_NAMED else "")
+    if "test" in data.given_splits:
+        why = "DATA's own test images have none that can be used"
+    else:
+        why = "their images are in too few blocks that may be parted (duplicates, --group-regex, two labels)"
+    return f"{names}: {why}, so the test says nothing about {'it' if len(missing) == 1 else 'them'}"
 
 
 def phases(seconds: Mapping[str, float]) -> list[Phase]:
@@ -79,19 +116,36 @@ def _recipe(settings: Settings, task: Task, trained: Trained, backbone: str, wei
         total_parameters=_parameters(trained.model),
         hyperparameters={**common, **trained.hyperparameters},
         command=settings.command,
-        evidence=[
-            Evidence(candidate=_words(one), validation_accuracy=one.validation_accuracy, seconds=one.seconds)
-            for one in trained.tried
-        ],
+        evidence=[_evidence(one, winner=at == 0) for at, one in enumerate(trained.tried)],
+        decision=_decision(trained),
     )
 
 
-def _words(tried: Tried) -> str:
-    if not tried.images:
-        return tried.candidate
-    low, high = evaluation.wilson(round(tried.validation_accuracy * tried.images), tried.images)
-    evidence = f"95 %: {low:.4f}-{high:.4f}, {tried.images} images, {tried.parameters:,} parameters trained"
-    return f"{tried.candidate} ({evidence})"
+def _evidence(tried: Tried, *, winner: bool) -> Evidence:
+    right = round(tried.validation_accuracy * tried.images)
+    return Evidence(
+        candidate=tried.candidate,
+        validation_accuracy=tried.validation_accuracy,
+        accuracy_interval=evaluation.wilson(right, tried.images),
+        images=tried.images,
+        parameters=tried.parameters,
+        seconds=tried.seconds,
+        winner=winner,
+    )
+
+
+def _decision(trained: Trained) -> Decision | None:
+    decision = trained.decision
+    if decision is None:
+        return None
+    return Decision(
+        textbook_case=TextbookCase(size=decision.size, domain=decision.domain, rule=decision.rule),
+        reason=decision.reason,
+        fine_tuning=decision.fine_tuning,
+        budget_seconds=decision.budget_s,
+        spent_seconds=decision.spent_s,
+        depths=[Depth(layer=layer, logme=value) for layer, value in decision.logme.items()],
+    )
 
 
 def _parameters(model: Any) -> int:  # noqa: ANN401 - keras is untyped

@@ -39,6 +39,7 @@ class Settings:
         champion: refuse a version that is significantly worse than the published one.
         publish_anyway: do not refuse it, but say so.
         fresh: do not go on from what an interrupted run has left.
+        tensorboard: folder for TensorBoard's logs of gradient training; None for no such.
         run_folder: where gradient training keeps its checkpoints; None for nowhere. Set by training/train.py.
     """
 
@@ -68,6 +69,7 @@ class Settings:
     champion: bool = False
     publish_anyway: bool = False
     fresh: bool = False
+    tensorboard: Path | None = None
     run_folder: Path | None = None
 
 

@@ -47,7 +47,13 @@ def train(task: Task, backbone: Backbone, features: Mapping[str, NDArray[np.floa
     layer = ranked[0]
     result = linear.trained(task, backbone, heads[layer], (layer,))
     tried = [
-        Tried(f"svm on {one}, C={strength.value:g}", strength.accuracy, 0.0, len(fitted), heads[one].kernel.size)
+        Tried(
+            f"svm on {one}, C={strength.value:g}",
+            strength.accuracy,
+            strength.seconds,
+            len(fitted),
+            heads[one].kernel.size + heads[one].bias.size,
+        )
         for one in ranked
         for strength in heads[one].tried
         if strength.value == heads[one].strength

@@ -14,7 +14,6 @@ from rich.console import Console
 from service.image import ImageSpec
 from training import dataset, quiet, train
 from training.errors import SettingError
-from training.picture import Bar, draw
 from training.progress import Phases
 from training.settings import Settings
 
@@ -36,7 +35,7 @@ def run(settings: Settings, out: Path, console: Console) -> list[Depth]:
 
     Args:
         settings: data, backbone, split.
-        out: folder for sweep.svg and sweep.json.
+        out: folder for sweep.html, its picture and sweep.json.
         console: gets the lines.
 
     Raises:
@@ -77,7 +76,7 @@ def run(settings: Settings, out: Path, console: Console) -> list[Depth]:
     for one in swept:
         low, high = one.interval
         console.print(f"{one.layer:<26} {one.accuracy:.4f}  {low:.4f}-{high:.4f}  LogME {one.logme:.3f}")
-    console.print(f"{out / 'sweep.svg'}, {out / 'sweep.json'}")
+    console.print(f"{out / 'sweep.html'}, {out / 'sweep.json'}")
     return swept
 
 
@@ -85,6 +84,6 @@ def _write(swept: Sequence[Depth], settings: Settings, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     said = {"data": settings.data.name, "backbone": settings.backbone, "depths": [asdict(one) for one in swept]}
     (out / "sweep.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    bars = [Bar(one.layer, one.accuracy, *one.interval, f"{one.accuracy:.4f}, {one.width} features") for one in swept]
-    title = f"{settings.data.name}: a linear head with {settings.backbone} frozen and cut here, 95 % intervals"
-    (out / "sweep.svg").write_text(draw(title, bars, "", ""), encoding="utf-8")
+    from training.report import comparison  # noqa: PLC0415 - matplotlib
+
+    comparison.write_sweep(out, settings, swept)

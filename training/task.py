@@ -1,6 +1,6 @@
 """What is to be learnt, and what learning gives back: the values that every strategy takes and returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class Epoch:
     train_loss: float | None
     validation_loss: float
     validation_accuracy: float
+    train_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,40 @@ class Tried:
         candidate: in words.
         validation_accuracy: of images that it was not fitted on.
         seconds: that trying it took.
-        images: that the accuracy is of; 0 where it was not kept.
-        parameters: how many numbers were fitted; 0 likewise.
+        images: that the accuracy is of.
+        parameters: how many numbers were fitted.
     """
 
     candidate: str
     validation_accuracy: float
     seconds: float
-    images: int = 0
-    parameters: int = 0
+    images: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How `auto` came to its strategy.
+
+    Attributes:
+        size: "large" or "small", the data.
+        domain: "similar" or "different", to what the backbone was trained on.
+        rule: how these two were decided, with the numbers.
+        reason: why the winner won, in one sentence.
+        fine_tuning: whether it was tried, and why or why not.
+        budget_s: seconds that might be spent.
+        spent_s: seconds that were.
+        logme: by depth, first to last.
+    """
+
+    size: str
+    domain: str
+    rule: str
+    reason: str
+    fine_tuning: str
+    budget_s: float
+    spent_s: float
+    logme: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -86,9 +112,10 @@ class Trained:
         unknown_threshold: see calibration.
         trained_parameters: how many numbers were fitted.
         hyperparameters: by name, for the manifest.
-        tried: other candidates, best first.
+        tried: candidates that were considered, best first.
         epochs: of gradient training; empty for a strategy without.
         strategy: what `auto` chose; empty where the strategy was asked for by name.
+        decision: of `auto`; None likewise.
     """
 
     model: Any
@@ -101,6 +128,7 @@ class Trained:
     tried: Sequence[Tried] = field(default=())
     epochs: Sequence[Epoch] = field(default=())
     strategy: str = ""
+    decision: Decision | None = None
 
     def held_out_labels(self, task: Task) -> NDArray[np.intp]:
         """Class number of each held-out image."""

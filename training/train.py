@@ -8,6 +8,7 @@ training goes on where it was interrupted (training/checkpoint.py); its checkpoi
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from protos.manifest_pb2 import Evaluation, Manifest
+from protos.manifest_pb2 import DataFingerprint, Evaluation, Manifest
 from service.image import ImageSpec
-from service.version import UNFINISHED, next_number, publish, remove_unfinished, write_manifest
+from service.version import REPORT, UNFINISHED, next_number, publish, remove_unfinished, write_manifest
 from training import dataset, duplicates, grouping, quiet, split
 from training.audit import findings, page, terminal
 from training.audit.findings import Audit
@@ -28,8 +29,8 @@ from training.progress import Phases
 from training.settings import Settings
 from training.task import Task
 
-if TYPE_CHECKING:  # imports SciPy and the engines' classifier
-    from training.champion import Comparison
+if TYPE_CHECKING:  # imports the engines' classifier
+    from training.evaluation import Prediction
 
 _SPARE_BYTES = 100 << 20
 
@@ -64,7 +65,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     with phases.phase("loading TensorFlow"):
         quiet.import_keras()
         from service.offline import OfflineClassifier  # noqa: PLC0415 - imports gRPC's messages and the decode
-        from training import champion, evaluation, export, gallery, goldens, graph, record, report, strategies  # noqa: PLC0415 - import Keras
+        from training import evaluation, export, gallery, goldens, graph, record, strategies  # noqa: PLC0415 - import Keras
     with phases.phase("loading the backbone"):
         strategy = strategies.prepare(settings)
 
@@ -76,7 +77,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         groups, blocks = make_groups(settings, found)
         task = make_task(settings, found, spec, groups, blocks)
     audit = Audit(found, tuple(findings.look(found, groups, blocks)))
-    _describe(phases.console, found, task)
+    _describe(phases.console, found, record.fingerprint(found, task))
     terminal.brief(audit, phases.console)
 
     # ---- Training ----
@@ -93,7 +94,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         export.write_warmup(written.pixels[0], settings.name, unfinished)
         parity = export.parity(serving_bytes, written.files, written.pixels, written.scores, spec)
         manifest = record.manifest(
-            settings, found, task, trained, backbone=strategy.backbone_name, weights=strategy.weights_name
+            settings, audit, task, trained, backbone=strategy.backbone_name, weights=strategy.weights_name
         )
         if parity is not None:
             manifest.serving_bytes.CopyFrom(parity)
@@ -112,37 +113,26 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     manifest.metrics.test.CopyFrom(evaluation.evaluate(labels, answers, task.class_names, engine))
 
     # ---- The published version's answers to the same images ----
-    comparison = None
     if settings.champion:
-        with phases.phase("asking the champion") as advance:
-            comparison = champion.compare(
-                settings.models,
-                settings.name,
-                predictions,
-                class_names=task.class_names,
-                data_sha256=manifest.data.sha256,
-                engine=settings.engine,
-                on_progress=advance,
-            )
-        _judge(comparison, settings, phases.console)
+        _challenge(settings, manifest, predictions, phases)
 
     # ---- The report, the final manifest, and one rename ----
     with phases.phase("publishing"):
+        from training.report import version as report  # noqa: PLC0415 - matplotlib: late, for nothing before needs it
+
         manifest.recipe.phases.extend(record.phases(phases.seconds))
-        matrix = evaluation.confusion(labels, answers, task.classes)
-        report.write(
+        said = report.write(
             unfinished,
             manifest,
             found,
             epochs=trained.epochs,
             predictions=predictions,
-            confusion=matrix,
+            confusion=evaluation.confusion(labels, answers, task.classes),
             audit=page.section(audit),
             mistakes=gallery.section(mistakes, found),
-            comparison=None if comparison is None else str(comparison),
         )
         published = _publish(unfinished, manifest, settings)
-    _summarise(phases, manifest, found, published, settings)
+    _summarise(phases, manifest, said.sentence, published, settings)
     return published
 
 
@@ -191,15 +181,30 @@ def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[
     return Task(found.images, labels, blocks, found.class_names, sides, spec, settings.seed)
 
 
-def _judge(comparison: "Comparison | None", settings: Settings, console: Console) -> None:
-    if comparison is None:
-        console.print(f"nothing of the name {settings.name} is published yet; there is no champion")
-    elif comparison.worse and not settings.publish_anyway:
-        raise WorseThanChampion(
-            f"the new version is {comparison}; nothing was published. --publish-anyway publishes it all the same"
+def _challenge(settings: Settings, manifest: Manifest, predictions: "Sequence[Prediction]", phases: Phases) -> None:
+    """Compares with the published version, records it, and refuses to go on where the new one is worse."""
+    from training import champion  # noqa: PLC0415 - SciPy
+
+    with phases.phase("asking the champion") as advance:
+        comparison = champion.compare(
+            settings.models,
+            settings.name,
+            predictions,
+            class_names=manifest.class_names,
+            data_sha256=manifest.data.sha256,
+            engine=settings.engine,
+            on_progress=advance,
         )
-    else:
-        console.print(f"champion: {comparison}")
+    if comparison is None:
+        phases.console.print(f"nothing of the name {settings.name} is published yet; there is no champion")
+        return
+    sentence = champion.describe(comparison)
+    if comparison.worse and not settings.publish_anyway:
+        raise WorseThanChampion(
+            f"the new version is {sentence}; nothing was published. --publish-anyway publishes it all the same"
+        )
+    phases.console.print(f"champion: {sentence}", markup=False)
+    manifest.champion.CopyFrom(comparison)
 
 
 def _publish(unfinished: Path, manifest: Manifest, settings: Settings) -> Path:
@@ -211,38 +216,43 @@ def _publish(unfinished: Path, manifest: Manifest, settings: Settings) -> Path:
             manifest.version = next_number(settings.models, settings.name)
 
 
-def _describe(console: Console, found: Dataset, task: Task) -> None:
-    sides = task.split
+def _describe(console: Console, found: Dataset, data: DataFingerprint) -> None:
+    from training import record  # noqa: PLC0415 - imports the engines' classifier
+
     console.print(
-        f"{len(found.images)} images in {task.classes} classes: {len(sides.train)} to train on, "
-        f"{len(sides.validation)} to validate, {len(sides.test)} to test"
+        f"{data.images} images in {len(data.classes)} classes: {data.train} to train on, "
+        f"{data.validation} to validate, {data.test} to test"
     )
-    if sides.duplicates_left_out:
-        console.print(f"{len(sides.duplicates_left_out)} left out: others that are kept show the same picture")
+    if untested := record.untested(data):
+        console.print(f"not tested: {untested}", markup=False)
+    if data.duplicates:
+        console.print(f"{data.duplicates} left out: others that are kept show the same picture")
     for rejected in found.rejected[:10]:
         console.print(f"left out: {rejected.path}: {rejected.reason}")
     if len(found.rejected) > 10:
         console.print(f"... and {len(found.rejected) - 10} more files; the report lists them all")
 
 
-def _summarise(phases: Phases, manifest: Manifest, found: Dataset, published: Path, settings: Settings) -> None:
+def _summarise(phases: Phases, manifest: Manifest, verdict: str, published: Path, settings: Settings) -> None:
     console, sides, recipe = phases.console, manifest.data, manifest.recipe
     names = ", ".join(manifest.class_names[:12]) + (", ..." if len(manifest.class_names) > 12 else "")
     rows = [
         ("classes", f"{len(manifest.class_names)}: {names}"),
         ("images", f"{sides.train} train, {sides.validation} validation, {sides.test} test"),
-        ("left out", f"{sides.duplicates} duplicates, {len(found.rejected)} unreadable or unlabelled files"),
+        ("left out", f"{sides.duplicates} duplicates, {sides.unreadable} unreadable or unlabelled files"),
         ("strategy", f"{recipe.strategy}, {recipe.backbone}, weights {recipe.weights}"),
         ("parameters", f"{recipe.trained_parameters:,} trained of {recipe.total_parameters:,}"),
         ("validation accuracy", accuracy(manifest.metrics.validation)),
         ("test accuracy", f"{accuracy(manifest.metrics.test)} on {manifest.metrics.test.engine}"),
         ("seconds", f"{sum(phases.seconds.values()):.1f} in all"),
+        ("verdict", verdict),
         ("published", str(published)),
+        ("report", str(published / REPORT / "index.html")),
         ("next", f"python -m service --models {settings.models}"),
     ]
     console.print()
     for name, value in rows:
-        console.print(f"{name:<22} {value}")
+        console.print(f"{name:<22} {value}", markup=False)
 
 
 def accuracy(evaluation: Evaluation) -> str:

@@ -148,7 +148,14 @@ def test_record_is_complete(task: Task, backbone: Backbone, cache: Path):
     trained = _auto(task, backbone, _settings(cache))
     assert trained.tried[0].candidate.startswith(trained.strategy)
     assert all(one.images and one.parameters for one in trained.tried)
-    assert {"chosen_by", "case", "why", "fine_tuning", "logme"} <= trained.hyperparameters.keys()
+    decision = trained.decision
+    assert decision.reason.startswith(trained.tried[0].candidate.split(",")[0])
+    assert (decision.size, decision.domain) in {
+        (size, domain) for size in ("large", "small") for domain in ("similar", "different")
+    }
+    assert decision.rule
+    assert decision.budget_s >= decision.spent_s > 0
+    assert list(decision.logme) == list(depths.choose(backbone))
 
 
 def test_test_images_are_never_looked_at(task: Task, backbone: Backbone, cache: Path):
@@ -175,7 +182,7 @@ def test_spent_budget_leaves_the_linear_head(
     monkeypatch.setattr(plan, "refusal", lambda *_: "")
     trained = _auto(task, backbone, _settings(cache, time_budget=15.0), lambda: float(next(now)))
     assert [one.candidate for one in trained.tried] == ["linear"]
-    assert not trained.hyperparameters["fine_tuning"].startswith("tried")
+    assert not trained.decision.fine_tuning.startswith("tried")
 
 
 def test_one_image_of_a_class_leaves_the_linear_head(task: Task, backbone: Backbone, cache: Path):
@@ -194,7 +201,7 @@ def test_finetuning_is_tried_when_it_can_win(
     monkeypatch.setattr(plan, "refusal", lambda *_: "")
     before = [weight.copy() for weight in backbone.network.get_weights()]
     trained = _auto(task, backbone, _settings(cache, time_budget=600.0, epochs=2, unfreeze=1))
-    assert trained.hyperparameters["fine_tuning"].startswith("tried, with ")
+    assert trained.decision.fine_tuning.startswith("tried, with ")
     assert any(one.candidate == "partial, 1 blocks, 2 epochs" for one in trained.tried)
     for mine, theirs in zip(before, backbone.network.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)

@@ -1,24 +1,22 @@
 """The champion gate: a fair test on the same images, that only a version which is really worse does not pass."""
 
 import hashlib
-import io
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from scipy.stats import binom
 
+from protos.manifest_pb2 import ChampionComparison
+from service.version import read_version
 from tests.conftest import CLASSES, VersionFactory
 from tests.pictures import plain
-from training import champion, train
+from training import champion
 from training.__main__ import main
-from training.champion import Comparison, compare
+from training.champion import compare, describe
 from training.dataset import Image
-from training.errors import WorseThanChampion
 from training.evaluation import Prediction
-from training.settings import Settings
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
@@ -37,7 +35,9 @@ def _predictions(folder: Path, right: int, wrong: int, label: str = "red") -> li
     return [Prediction(image, label, 1.0, "")] * right + [Prediction(image, "other", 1.0, "")] * wrong
 
 
-def _compare(models: Path, predictions: list[Prediction], names: tuple[str, ...] = CLASSES) -> Comparison | None:
+def _compare(
+    models: Path, predictions: list[Prediction], names: tuple[str, ...] = CLASSES
+) -> ChampionComparison | None:
     return compare(
         models, "pets", predictions, class_names=names, data_sha256="new", engine="openvino/f32",
         on_progress=lambda _done, _all: None,
@@ -49,11 +49,13 @@ def test_the_highest_version_answers_the_same_images(version_factory: VersionFac
     version_factory(tmp_path, number=1, class_names=("green", "red", "blue", "grey"))  # wrong about everything red
     version_factory(tmp_path, number=3)
     worse, hardly = (_compare(tmp_path, _predictions(tmp_path, 2, wrong)) for wrong in (5, 4))
-    assert worse == Comparison(3, 7, 2, 7, 0, 5, pytest.approx(1 / 32), worse.note)
+    counts = {"version": 3, "images": 7, "right_new": 2, "right_champion": 7, "only_champion": 5}
+    assert worse == ChampionComparison(**counts, p_value=worse.p_value, worse=True, note=worse.note)
+    assert worse.p_value == pytest.approx(1 / 32)
     assert worse.worse
     assert not hardly.worse
     assert "may know some of these test images" in worse.note
-    assert "significantly worse than version 3: 2 of 7 test images right against 7" in str(worse)
+    assert "significantly worse than version 3: 2 of 7 test images right against 7" in describe(worse)
 
 
 def test_classes_that_only_one_knows_are_left_out(version_factory: VersionFactory, tmp_path: Path):
@@ -76,20 +78,8 @@ def test_incomparable_versions_stop_nothing(version_factory: VersionFactory, tmp
     broken = _compare(tmp_path, _predictions(tmp_path, 0, 9))
     for found, why in ((few, "shares 1 of our 3"), (none, "no test images"), (broken, "does not answer")):
         assert not found.worse
-        assert why in str(found)
-    assert broken.champion == 2
-
-
-def test_a_worse_version_is_refused_unless_told():
-    """The error has the numbers and the way out; with --publish-anyway they are only said."""
-    worse = Comparison(3, 100, 80, 95, 1, 16, champion.p_value(16, 1))
-    said = io.StringIO()
-    settings = Settings(data=Path(), models=Path(), name="x", champion=True)
-    with pytest.raises(WorseThanChampion, match=r"80 of 100 .* 95; 16 only by version 3.*--publish-anyway"):
-        train._judge(worse, settings, Console(file=said))
-    anyway = Settings(data=Path(), models=Path(), name="x", champion=True, publish_anyway=True)
-    train._judge(worse, anyway, Console(file=said, soft_wrap=True))
-    assert "significantly worse than version 3" in said.getvalue()
+        assert why in describe(found)
+    assert broken.version == 2
 
 
 def test_exit_code_4_and_nothing_published(
@@ -103,17 +93,24 @@ def test_exit_code_4_and_nothing_published(
         "train", str(photos), "--models", str(tmp_path), "--name", "tints", "--cache", str(tmp_path / "cache"),
         "--strategy", "scratch", "--epochs", "2", "--side", "32", "--champion", "--engine", "openvino/f32",
     ]  # fmt: skip
-    monkeypatch.setattr(champion, "compare", lambda *_, **__: Comparison(3, 100, 80, 95, 1, 16, 1e-4))
+    better = ChampionComparison(
+        version=3, images=100, right_new=80, right_champion=95, only_new=1, only_champion=16, p_value=1e-4, worse=True
+    )
+    monkeypatch.setattr(champion, "compare", lambda *_, **__: better)
     assert main(arguments) == 4
     first = capsys.readouterr()
     assert first.err.count("\n") == 1
-    assert "nothing was published" in first.err
+    assert "80 of 100 test images right against 95; 16 only by version 3" in first.err
+    assert "nothing was published. --publish-anyway" in first.err
     assert not list((tmp_path / "tints").iterdir())
     assert main([*arguments, "--publish-anyway"]) == 0
     curve = [line for line in first.out.splitlines() if line.startswith("epoch")]
     again = capsys.readouterr().out
     assert f"going on after epoch {curve[-1].split()[1]}," in again
     assert "\nepoch" not in again
+    assert "significantly worse than version 3" in again
     assert not list((tmp_path / "cache" / "runs").iterdir())
+    assert read_version(tmp_path / "tints" / "1").manifest.champion == better
     page = (tmp_path / "tints" / "1" / "assets.extra" / "report" / "index.html").read_text(encoding="utf-8")
     assert "significantly worse than version 3: 80 of 100 test images" in page
+    assert "keep version 3, which is significantly better" in page

@@ -1,4 +1,4 @@
-"""`compare` puts strategies on the same images, with `scratch` always among them, and its picture is valid SVG."""
+"""`compare` puts strategies on the same images, with `scratch` always among them; its page and pictures show all."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,6 @@ import pytest
 
 from training import backbones, depths
 from training.__main__ import main
-from training.picture import Bar, draw
 
 # NumPy 2 about TensorFlow, in Keras' own code
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -21,17 +20,23 @@ def test_comparison_is_complete(photos: Path, tmp_path: Path, capsys: pytest.Cap
     """Every strategy asked for and `scratch` are in the table, in the JSON and in the picture, on the same images."""
     network = ("--backbone", "mobilenet:0.25", "--weights", "none", "--side", "32", "--epochs", "2")
     where = ("--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
-    assert main(["compare", str(photos), "--strategies", "linear", "svm", *where, *network]) == 0
+    logs = ("--tensorboard", str(tmp_path / "events"))
+    assert main(["compare", str(photos), "--strategies", "linear", "svm", *where, *network, *logs]) == 0
     said = json.loads((tmp_path / "out" / "compare.json").read_text())
     rows = said["strategies"]
     assert [row["strategy"] for row in rows] == ["linear", "svm", "scratch"]
     assert len({row["test_images"] for row in rows}) == 1
     assert all(row["test_interval"][0] <= row["test_accuracy"] <= row["test_interval"][1] for row in rows)
-    assert [len(row["validation_curve"]) for row in rows] == [0, 0, 3]
-    picture = ElementTree.fromstring((tmp_path / "out" / "compare.svg").read_text())  # noqa: S314 - our own file
-    texts = [text.text for text in picture.iter(f"{_SVG}text")]
-    assert {"linear", "svm", "scratch"} <= set(texts)
-    assert len(list(picture.iter(f"{_SVG}polyline"))) == 1
+    assert [len(row["curve"]) for row in rows] == [0, 0, 3]
+    assert rows[2]["curve"][2].keys() >= {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
+    assert {"linear", "svm", "scratch"} <= _texts(tmp_path / "out" / "compare.svg")
+    assert {"linear", "svm", "scratch", "scratch, training"} <= _texts(tmp_path / "out" / "compare-curves.svg")
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count("<svg ") == 2
+    assert "python -m training compare" in page
+    assert "Without epochs, and so a level line: linear, svm." in page
+    events = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "events").glob("*/*"))
+    assert events == ["events/scratch/train", "events/scratch/validation"]
     assert "parameters trained" in capsys.readouterr().out
     assert list((tmp_path / "cache").glob("compare-*")) == []
 
@@ -46,13 +51,12 @@ def test_sweep_shows_every_boundary(photos: Path, tmp_path: Path):
     layers = depths.every(backbones.load(backbones.find("mobilenet:0.25"), "none", 32))
     assert [row["layer"] for row in rows] == list(layers)
     assert all(row["interval"][0] <= row["accuracy"] <= row["interval"][1] for row in rows)
-    picture = ElementTree.fromstring((tmp_path / "out" / "sweep.svg").read_text())  # noqa: S314 - our own file
-    assert set(layers) <= {text.text for text in picture.iter(f"{_SVG}text")}
+    assert set(layers) <= _texts(tmp_path / "out" / "sweep.svg")
+    best = max(rows, key=lambda row: row["accuracy"])["layer"]
+    assert f"Frozen up to <b>{best}</b>" in (tmp_path / "out" / "sweep.html").read_text()
 
 
-def test_names_are_escaped():
-    """A name with markup in it is shown, not obeyed; bars are as long as their shares."""
-    picture = ElementTree.fromstring(draw("<b>", [Bar("a & <b>", 0.5, 0.4, 0.6, "")], "curves", "epochs"))  # noqa: S314
-    assert "a & <b>" in [text.text for text in picture.iter(f"{_SVG}text")]
-    background, bar = list(picture.iter(f"{_SVG}rect"))[1:]
-    assert float(bar.get("width", 0)) == float(background.get("width", 0)) / 2
+def _texts(picture: Path) -> set[str | None]:
+    assert picture.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    drawn = ElementTree.fromstring(picture.read_text())  # noqa: S314 - our own file
+    return {text.text for text in drawn.iter(f"{_SVG}text")}

@@ -18,9 +18,10 @@ from service.manifest import MANIFEST
 from service.offline import OfflineClassifier
 from service.published import list_versions
 from service.version import read_version, verify_files
+from tests.training.test_scalars import read_events
 from training import evaluation, train
 from training.__main__ import main
-from training.report import PREDICTIONS
+from training.report.version import PREDICTIONS
 
 # NumPy 2 about TensorFlow, in Keras' own code
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -73,6 +74,21 @@ def test_manifest_tells_the_run(published: Path):
     assert test.engine
     assert {phase.name for phase in recipe.phases} >= {"indexing", "computing features", "exporting"}
     assert manifest.serving_bytes.mean_pixel_difference > 0
+    assert [one.winner for one in recipe.evidence] == [True] + [False] * (len(recipe.evidence) - 1)
+    for one in recipe.evidence:
+        assert one.accuracy_interval[0] <= one.validation_accuracy <= one.accuracy_interval[1]
+        assert (one.images, one.parameters) == (sides.train + sides.validation, 256 * 3 + 3)
+        assert one.seconds > 0
+    assert not recipe.HasField("decision")
+    for side in ("train", "validation", "test"):
+        assert sum(getattr(one, side) for one in sides.classes) == getattr(sides, side)
+    assert list(sides.given_splits) == []
+    for one in test.classes:
+        assert one.recall_interval[0] <= one.recall <= one.recall_interval[1]
+        assert len(one.precision_interval) == 2 * (one.answered > 0)
+    first = manifest.audit.findings[0]
+    assert (first.kind, first.severity, first.count, first.unit) == ("unreadable", "warning", 1, "files")
+    assert not manifest.HasField("champion")
 
 
 def test_predictions_are_the_service_s_answers(published: Path, photos: Path):
@@ -99,9 +115,13 @@ def test_report_stands_alone(published: Path):
     page = (published / "assets.extra" / "report" / "index.html").read_text(encoding="utf-8")
     assert "http://" not in page
     assert "https://" not in page
-    assert "of the test images are classified correctly" in page
+    assert "that it had never seen were answered rightly" in page
+    assert page.count("<svg ") == 2  # evidence and confusion
     assert "python -m training train" in page
     assert "broken.jpg" in page
+    assert {file.name for file in (published / "assets.extra" / "report").iterdir()} == {
+        "index.html", "predictions.csv", "confusion.svg", "confusion.png", "evidence.svg", "evidence.png",
+    }  # fmt: skip
     assert "Audit of the data" in page
     wrong = 1 - read_version(published).manifest.metrics.test.accuracy
     assert ("Most confident mistakes" in page) == (wrong > 0)
@@ -111,6 +131,7 @@ def test_report_stands_alone(published: Path):
 def test_summary_names_what_matters(photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A run with `partial`: classes, split, parameters, accuracy, where it is, and the next command."""
     flags = ("--strategy", "partial", "--epochs", "1", "--unfreeze", "1", "--group-regex", r"/(\d\d)\.")
+    flags = (*flags, "--tensorboard", str(tmp_path / "events"))
     assert main(_arguments(photos, tmp_path, cache, *flags)) == 0
     said = capsys.readouterr().out
     for expected in (
@@ -123,6 +144,13 @@ def test_summary_names_what_matters(photos: Path, cache: Path, tmp_path: Path, c
     ):
         assert expected in said
     assert f"python -m service --models {tmp_path}" in said
+    assert "that it had never seen were answered rightly" in said
+    events = read_events(tmp_path / "events" / "train")
+    assert events.keys() == {("epoch_loss", 1), ("epoch_accuracy", 1)}
+    assert f"epoch 1                loss {events['epoch_loss', 1].expected:.4f}" in said
+    assert read_events(tmp_path / "events" / "validation").keys() == {
+        (f"epoch_{what}", at) for what in ("loss", "accuracy") for at in (0, 1)
+    }
     chosen = read_version(tmp_path / "tints" / "1").manifest.recipe.hyperparameters
     assert (chosen["unfreeze"], chosen["group_regex"]) == ("1", r"/(\d\d)\.")
 

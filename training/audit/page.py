@@ -15,9 +15,9 @@ from PIL.Image import Resampling
 
 from service.errors import GraftError
 from service.image import ImageSpec, decode_picture
-from training import report
 from training.audit.findings import Audit, Example, Finding
 from training.dataset import Image
+from training.report import document
 
 _THUMBNAIL_PX: Final = 112
 _MOST_FILES: Final = 4
@@ -30,7 +30,7 @@ def write(audit: Audit, path: Path, command: str) -> None:
     title = f"Audit of {escape(audit.dataset.root.name)}"
     recipe = f"<h2>Command</h2><pre>{escape(command)}</pre>"
     path.write_text(
-        report.document(title, [f"<h1>{title}</h1>", _verdict(audit), section(audit, examples=24, level=2), recipe]),
+        document.page(title, [f"<h1>{title}</h1>", _verdict(audit), section(audit, examples=24, level=2), recipe]),
         encoding="utf-8",
     )
 
@@ -89,8 +89,8 @@ def _verdict(audit: Audit) -> str:
     found = [f"{by_severity[one]} {one}{'s' * (by_severity[one] != 1)}" for one in ("error", "warning", "note")]
     sizes = Counter(image.label for image in dataset.images)
     most = max(sizes.values())
-    rows = [(escape(name), report.bar(sizes[name] / most, str(sizes[name]))) for name in dataset.class_names]
-    by_class = report.table(("class", "images"), rows)
+    rows = [(escape(name), document.bar(sizes[name] / most, str(sizes[name]))) for name in dataset.class_names]
+    by_class = document.table(("class", "images"), rows)
     return (
         f"<p class=verdict>{len(dataset.images)} images in {len(dataset.class_names)} classes: {', '.join(found)}.</p>"
         f"{_summary(audit)}<details><summary>Images by class</summary>{by_class}</details>"
@@ -101,7 +101,7 @@ def _summary(audit: Audit) -> str:
     if not audit.findings:
         return "<p>Nothing suspicious was found.</p>"
     rows = [(_badge(one), f'<a href="#{one.kind}">{escape(one.title)}</a>', one.amount) for one in audit.findings]
-    return report.table(("", "found", "count"), rows)
+    return document.table(("", "found", "count"), rows)
 
 
 def _finding(finding: Finding, thumbnails: _Thumbnails, examples: int, level: int) -> str:
@@ -110,7 +110,7 @@ def _finding(finding: Finding, thumbnails: _Thumbnails, examples: int, level: in
     if any(file.label for example in shown for file in example.files):
         body = f"<div class=gallery>{''.join(_example(example, thumbnails) for example in shown)}</div>"
     else:
-        body = report.table(("", ""), [(_names(example), escape(example.note)) for example in shown])
+        body = document.table(("", ""), [(_names(example), escape(example.note)) for example in shown])
     more = len(finding.examples) - len(shown)
     rest = f"<p>... and {more} more; <code>audit --json</code> lists them all.</p>" if more else ""
     return f'<h{level} id="{finding.kind}">{heading}</h{level}><p>{_prose(finding.advice)}</p>{body}{rest}'
