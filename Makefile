@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/keras),)
 export KERAS_HOME ?= $(abspath ../shared/keras)
 endif
 
-.PHONY: env demo test test-clients lint unit locks protos clean help
+.PHONY: env demo test test-clients lint unit locks protos clean help bench
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,14 @@ demo: env  ## make sample data, train, serve, classify one image, stay up until 
 	@$(BIN)/python -m training demo
 
 test: lint unit  ## lint, types, import rules and all tests
+
+# Photos to measure with: real ones where they lie beside the checkout, else the pages that `training documents` draws.
+PHOTOS ?= $(firstword $(wildcard ../shared/data/four-classes) var/bench/documents)
+
+bench: env  ## measure serving and write docs/benchmarks.md (needs wrk and a quiet machine; a quarter of an hour)
+	test -d var/bench/documents || $(BIN)/python -m training documents var/bench/documents --per-class 10
+	test -d var/bench/models || $(BIN)/python -m training train var/bench/documents --models var/bench/models --name bench --cache var/bench/cache --strategy linear --weights none
+	$(BIN)/python -m benchmarks.serving var/bench/models $(PHOTOS) --out docs/benchmarks.md
 
 lint: env
 	$(BIN)/ruff check .

@@ -78,8 +78,8 @@ def wait_until_ready(run_dir: Path, process: "subprocess.Popen[bytes]") -> str:
     raise SystemExit("the service did not become ready")
 
 
-def memory_mb(supervisor: int) -> dict[str, float]:
-    """PSS in MB by process name, of a process and everything below it."""
+def processes_below(supervisor: int) -> list[int]:
+    """A process and everything below it."""
     parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -91,9 +91,14 @@ def memory_mb(supervisor: int) -> dict[str, float]:
     found = [supervisor]
     for pid in found:
         found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def memory_mb(supervisor: int) -> dict[str, float]:
+    """PSS in MB by process name, of a process and everything below it."""
     sizes = {}
     numbers: dict[str, int] = defaultdict(int)
-    for pid in found:
+    for pid in processes_below(supervisor):
         try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip() or str(pid)
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
