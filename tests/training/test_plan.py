@@ -1,4 +1,4 @@
-"""What `auto` decides: cheaper within noise, fine-tuning only where it can show, the textbook case by its rule."""
+"""What `auto` decides: the best head, fine-tuning only where it is clearly better, the textbook case by its rule."""
 
 import numpy as np
 import pytest
@@ -16,28 +16,40 @@ def _result(strategy: str, losses: np.ndarray, mistakes: int = 0, positions: np.
 
 
 @given(st.integers(0, 1000))
-def test_within_noise_the_cheaper_wins(seed: int):
-    """Two candidates whose losses differ by noise alone: the cheaper one, unless chance exceeds a standard error."""
+def test_within_noise_no_finetuning_wins(seed: int):
+    """Two candidates whose losses differ by noise alone: the head, unless chance exceeds a standard error."""
     random = np.random.default_rng(seed)
     losses = random.exponential(0.1, 200)
     noise = random.normal(0, 0.1, 200)
     noise -= noise.mean()
-    results = [_result("partial", losses + noise - 1e-4), _result("linear", losses)]
-    assert plan.choose(results)[0].strategy == "linear"
+    lead, why = plan.choose([_result("partial", losses + noise - 1e-4), _result("linear", losses)])
+    assert lead.strategy == "linear"
+    assert "partial is not better" in why
 
 
-def test_clearly_better_wins_and_says_why():
-    """A costlier candidate that is better on nearly every image takes the lead; the sentence has the numbers."""
+@given(st.permutations(["linear", "svm", "multilayer"]))
+def test_the_head_with_the_lowest_log_loss_wins(order: list[str]):
+    """Whichever it is, in whatever order they were tried; of equal ones the simplest."""
     losses = np.random.default_rng(0).exponential(0.1, 200)
-    lead, why = plan.choose([_result("linear", losses, 6), _result("multilayer", losses * 0.5, 3)])
+    scale = {"linear": 1.0, "svm": 1.1, "multilayer": 0.99}
+    lead, why = plan.choose([_result(name, losses * scale[name]) for name in order])
     assert lead.strategy == "multilayer"
+    assert "linear follows: log-loss lower by" in why
+    assert plan.choose([_result(name, losses) for name in order])[0].strategy == "linear"
+
+
+def test_clearly_better_finetuning_wins_and_says_why():
+    """When it is better on nearly every image it takes the lead; the sentence has the numbers."""
+    losses = np.random.default_rng(0).exponential(0.1, 200)
+    lead, why = plan.choose([_result("linear", losses, 6), _result("partial", losses * 0.5, 3)])
+    assert lead.strategy == "partial"
     assert "200 images, +3 right" in why
 
 
-def test_lower_loss_with_more_mistakes_does_not_win():
-    """Accuracy is what counts in the end: who is right less often does not take the lead."""
+def test_finetuning_with_more_mistakes_does_not_win():
+    """Accuracy is what counts in the end: fine-tuning that is right less often does not take the lead."""
     losses = np.random.default_rng(0).exponential(0.1, 200)
-    assert plan.choose([_result("linear", losses, 3), _result("multilayer", losses * 0.5, 4)])[0].strategy == "linear"
+    assert plan.choose([_result("linear", losses, 3), _result("partial", losses * 0.5, 4)])[0].strategy == "linear"
 
 
 def test_candidates_meet_on_the_images_of_both():
