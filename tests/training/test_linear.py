@@ -111,3 +111,13 @@ def test_fewer_images_than_features_changes_nothing():
     standardised = (features - features.mean(axis=0)) / features.std(axis=0)
     margins = svm.MACHINE.make(head.strength).fit(standardised, labels).decision_function(standardised)
     np.testing.assert_allclose(head.logits(features) * head.temperature, margins, atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [50, 1000])
+def test_a_faultless_model_is_not_sure(count: int):
+    """When every answer is right, the mean score says how many images showed it, not 1."""
+    labels = np.arange(count) % 4
+    logits = (5 * np.eye(4)[labels] + np.random.default_rng(0).uniform(0, 0.5, (count, 4))).astype(np.float32)
+    assert (logits.argmax(axis=1) == labels).all()
+    scores = calibration.softmax(logits / calibration.temperature(logits, labels))
+    assert 0.5 / count < 1 - scores.max(axis=1).mean() < 2 / count

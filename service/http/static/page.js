@@ -218,7 +218,7 @@ function overlay(around, picture, answer) {
   small.height = values.length;
   const context = small.getContext("2d");
   const pixels = context.createImageData(small.width, small.height);
-  values.flat().forEach((value, at) => pixels.data.set([255, 255 * (1 - value) * 0.9, 0, 200 * value], 4 * at));
+  values.flat().forEach((value, at) => pixels.data.set([255, 230 * (1 - value), 0, 150 * value * value], 4 * at));
   context.putImageData(pixels, 0, 0);
   small.setAttribute("role", "img");
   small.setAttribute("aria-label", `Red where the picture spoke most for ${answer.label}`);
