@@ -20,6 +20,8 @@ from service.http import open_inference, tensorflow_serving
 from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
 from service.http.disconnects import ClientGone
+from service.http.documentation import add_documentation
+from service.http.openapi import document
 from service.http.page import add_page
 from service.http.waiting import answer_of, within
 from service.metrics import CONTENT_TYPE, REQUESTS, expose, observe_answer
@@ -100,6 +102,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     if settings.admin_token_file != Path():
         app.register_blueprint(create_admin(classifier, settings))
     add_page(app, classifier, settings)
+    add_documentation(app, document.describe(STATUS, settings))
 
     @app.get("/healthz")
     def healthz() -> Response:

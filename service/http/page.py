@@ -32,7 +32,7 @@ def add_page(app: Flask, classifier: Classifier, settings: Settings) -> None:
     def page() -> Response:
         return _file(_STATIC, _PAGE, _PAGE_POLICY)
 
-    @app.get("/<any('page.css', 'page.js'):name>")
+    @app.get("/<any('page.css', 'page.js', 'docs.css'):name>")
     def asset(name: str) -> Response:
         return _file(_STATIC, name, _PAGE_POLICY)
 
@@ -46,9 +46,13 @@ def add_page(app: Flask, classifier: Classifier, settings: Settings) -> None:
         return _file(folder, _PAGE, _REPORT_POLICY)
 
 
-def _file(folder: Path, name: str, policy: str) -> Response:
-    response = send_from_directory(folder, name, max_age=0)
+def protect(response: Response, policy: str = _PAGE_POLICY) -> Response:
+    """Says to a browser what the page may load: by default, nothing that the service has not sent."""
     response.headers["Content-Security-Policy"] = policy
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
+
+
+def _file(folder: Path, name: str, policy: str) -> Response:
+    return protect(send_from_directory(folder, name, max_age=0), policy)

@@ -1,0 +1,50 @@
+"""`/openapi.json` and `/docs`: the description of the interface, made once, when the front starts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from flask import Flask, Response
+from jinja2 import Environment, FileSystemLoader
+
+from service.http.openapi.parts import Json
+from service.http.page import protect
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def add_documentation(app: Flask, document: Json) -> None:
+    """Adds the paths to the application.
+
+    Args:
+        app: the application.
+        document: an OpenAPI document.
+    """
+    text = json.dumps(document, indent=1)
+    html = render(document)
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        return Response(text, content_type="application/json")
+
+    @app.get("/docs")
+    def docs() -> Response:
+        return protect(Response(html, content_type="text/html; charset=utf-8"))
+
+
+def render(document: Json) -> str:
+    """An OpenAPI document as a page that needs no script."""
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
+    resolve: Callable[[Json], Json] = lambda node: _resolve(document, node)  # noqa: E731 - typed
+    return environment.get_template("docs.html").render(document=document, resolve=resolve)
+
+
+def _resolve(document: Json, node: Json) -> Json:
+    """What a reference leads to; anything else as it is."""
+    if "$ref" not in node:
+        return node
+    found = document
+    for name in node["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found

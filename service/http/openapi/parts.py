@@ -1,0 +1,133 @@
+"""What the descriptions of all paths are made of, and the errors: written by the tables that the answers come from."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from service.errors import GraftError, Unauthenticated
+
+Json = dict[str, Any]
+Statuses = Mapping[type[GraftError], HTTPStatus]
+"""The status of every error that a client can meet."""
+
+RETRY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Statuses that say when to try again."""
+
+REQUEST_ID: Final[Json] = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "A name for the request. It travels with it to the engine, whose log lines have it.",
+}
+
+_WERKZEUG: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+"""Statuses that Flask gives before any path of ours is reached. Their code is their name."""
+
+
+def reference(name: str, kind: str = "schemas") -> Json:
+    """A reference to a component."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def parameter(name: str, text: str, schema: Json, example: object = None, *, where: str = "query") -> Json:
+    """A parameter; those of a path are required."""
+    one: Json = {"name": name, "in": where, "description": text, "schema": schema}
+    if where == "path":
+        one["required"] = True
+    if example is not None:
+        one["example"] = example
+    return one
+
+
+def answer(text: str, schema: Json, media: str = "application/json", example: object = None) -> Json:
+    """A response with a body."""
+    content: Json = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"description": text, "content": {media: content}}
+
+
+def operation(tag: str, name: str, summary: str, curl: str, responses: Json, **more: object) -> Json:
+    """An operation with an example as a command line."""
+    return {
+        "tags": [tag],
+        "operationId": name,
+        "summary": summary,
+        **more,
+        "responses": responses,
+        "x-codeSamples": [{"lang": "Shell", "label": "curl", "source": curl}],
+    }
+
+
+def problem_responses(statuses: Statuses) -> Json:
+    """The components: one response for every status, with every code that comes under it."""
+    found: Json = {}
+    for status in sorted({*statuses.values(), *_WERKZEUG}):
+        errors = [one for one in statuses if statuses[one] == status]
+        codes = [one.code for one in errors]
+        lines = [f"`{one.code}`: {sentence(one)}" for one in errors]
+        if status in _WERKZEUG:
+            codes.append(code_of(status))
+            lines.append(f"`{codes[-1]}`: {status.description or status.phrase}.")
+        schema = {"allOf": [reference("Problem"), {"properties": {"code": {"enum": codes}}}]}
+        found[problem_name(status)] = _error(" ".join(lines), status, schema, "application/problem+json")
+    return found
+
+
+def problems(*chosen: HTTPStatus) -> Json:
+    """References to the components that `problem_responses` makes."""
+    return {str(int(status)): reference(problem_name(status), "responses") for status in sorted(set(chosen))}
+
+
+def problem_name(status: HTTPStatus) -> str:
+    """The component for a status."""
+    return status.phrase.replace(" ", "").replace("-", "")
+
+
+def code_of(status: HTTPStatus) -> str:
+    """The code of a status that Flask gave."""
+    return status.phrase.upper().replace(" ", "_")
+
+
+def foreign_errors(statuses: Mapping[HTTPStatus, Iterable[type[GraftError]]], schema: str) -> Json:
+    """The errors of another protocol, in its shape.
+
+    Args:
+        statuses: what comes under which status.
+        schema: the component that says what an error looks like there.
+    """
+    return {
+        str(int(status)): _error(
+            " ".join(map(sentence, errors)) or f"{status.description or status.phrase}.",
+            status,
+            reference(schema),
+            "application/json",
+        )
+        for status, errors in sorted(statuses.items())
+    }
+
+
+def sentence(error: type[GraftError]) -> str:
+    """What an error means: the first line of its docstring."""
+    return str(inspect.getdoc(error)).partition("\n")[0]
+
+
+def by_status(statuses: Statuses) -> dict[HTTPStatus, list[type[GraftError]]]:
+    """The table turned round, without what only /admin answers."""
+    found: dict[HTTPStatus, list[type[GraftError]]] = {}
+    for error, status in statuses.items():
+        if error is not Unauthenticated:
+            found.setdefault(status, []).append(error)
+    return found
+
+
+def _error(text: str, status: HTTPStatus, schema: Json, media: str) -> Json:
+    response = answer(text, schema, media)
+    if status in RETRY:
+        response["headers"] = {
+            "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer"}}
+        }
+    if status == HTTPStatus.UNAUTHORIZED:
+        response["headers"] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+    return response
