@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from protos.classifier_pb2 import ActivationMap, Result
 from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
-from service.http import open_inference, tensorflow_serving
+from service.http import foreign, open_inference, tensorflow_serving
 from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
 from service.http.disconnects import ClientGone
@@ -147,9 +147,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
-        response = _problem(
-            HTTPStatus(error.code or 500), error.name.upper().replace(" ", "_"), error.description or ""
-        )
+        response = _refused(error)
         for name, value in error.get_headers():
             if name == "Allow":
                 response.headers[name] = value
@@ -161,6 +159,14 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         return graft_error(errors.InternalError("an unforeseen error; the service's log knows more"))
 
     return app
+
+
+def _refused(error: HTTPException) -> Response:
+    """What no view has seen, in the shape of the protocol whose path it is."""
+    status = HTTPStatus(error.code or 500)
+    if request.path.startswith(open_inference.PREFIX):
+        return foreign.error(status, error.description or error.name)
+    return _problem(status, error.name.upper().replace(" ", "_"), error.description or "")
 
 
 def _bulk() -> bool:

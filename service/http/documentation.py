@@ -1,12 +1,14 @@
 """`/openapi.json` and `/docs`: the description of the interface, made once, when the front starts."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from flask import Flask, Response
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
 
 from service.http.openapi.parts import Json
 from service.http.page import protect
@@ -36,8 +38,14 @@ def add_documentation(app: Flask, document: Json) -> None:
 def render(document: Json) -> str:
     """An OpenAPI document as a page that needs no script."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True)
+    environment.filters["marked"] = _marked
     resolve: Callable[[Json], Json] = lambda node: _resolve(document, node)  # noqa: E731 - typed
     return environment.get_template("docs.html").render(document=document, resolve=resolve)
+
+
+def _marked(text: str) -> Markup:
+    """Text whose words in backticks are code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just here
 
 
 def _resolve(document: Json, node: Json) -> Json:

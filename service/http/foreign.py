@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response, jsonify, request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from service.errors import GraftError, InternalError
 from service.settings import Settings
@@ -59,7 +59,10 @@ def foreign_blueprint(name: str, settings: Settings) -> Blueprint:
 
     @blueprint.errorhandler(HTTPException)
     def http_error(failed: HTTPException) -> Response:
-        return error(HTTPStatus(failed.code or 500), failed.description or failed.name)
+        response = error(HTTPStatus(failed.code or 500), failed.description or failed.name)
+        if isinstance(failed, MethodNotAllowed):
+            response.allow.update(failed.valid_methods or ())
+        return response
 
     @blueprint.errorhandler(Exception)
     def unforeseen(_: Exception) -> Response:

@@ -23,6 +23,9 @@ from service.open_inference import EXTENSIONS, PLATFORM, VERSION, OpenInference,
 from service.settings import Settings
 from service.tensors import Refusal, flatten, pack
 
+PREFIX: Final = "/v2/"
+"""A path below that is not ours is refused in this protocol's shape, too."""
+
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """How many bytes of a body are JSON; what follows are binary tensors."""
 
@@ -78,10 +81,6 @@ def blueprint(classifier: Classifier, settings: Settings, is_ready: Callable[[],
             {"id": asked.id} if asked.id else {}
         )
         return _write(head, face.outputs(asked, answer), binary)
-
-    @routes.route("/v2/<path:_>", methods=["GET", "POST"])
-    def unknown(_: str) -> Response:
-        raise Refusal("NOT_FOUND", f"no such path: {request.method} {request.path[:200]}")
 
     return routes
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, jsonify, request
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from werkzeug.exceptions import MethodNotAllowed
 
 from protos import tensorflow_serving_pb2 as tfs
 from service.classifier import Answer, Classifier, Request
@@ -55,9 +56,17 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
         results = face.write_classify(answer).result.classifications
         return jsonify(results=[[[one.label, _short(one.score)] for one in row.classes] for row in results])
 
+    @routes.route("/v1/<path:_>", methods=["OPTIONS"])
+    def options(_: str) -> Response:
+        response = Response()
+        response.allow.update(("POST" if _METHOD.fullmatch(request.path) else "GET", "OPTIONS"))
+        return response
+
     @routes.get("/v1/<path:_>")
     def look(_: str) -> Response:
         matched = _STATUS.fullmatch(request.path)
+        if _METHOD.fullmatch(request.path):
+            raise MethodNotAllowed(["POST", "OPTIONS"])
         if not matched:
             raise _malformed()
         spec = _spec(*matched.groups()[:3])
@@ -70,6 +79,8 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
     @routes.post("/v1/<path:_>")
     def run_method(_: str) -> Response:
         matched = _METHOD.fullmatch(request.path)
+        if _STATUS.fullmatch(request.path):
+            raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
         if not matched:
             raise _malformed()
         with within(settings.request_timeout_s):

@@ -14,7 +14,7 @@ _NAME: Final = parameter("name", "The model.", {"type": "string"}, "pets", where
 _PLACES: Final[Mapping[str, list[Json]]] = {
     "": [],
     "/versions/{version}": [
-        parameter("version", "The version.", {"type": "integer", "minimum": 1}, 1, where="path"),
+        parameter("version", "The version.", {"type": "integer", "minimum": 0}, 1, where="path"),
     ],
     "/labels/{label}": [
         parameter("label", "The label.", {"type": "string"}, "stable", where="path"),
@@ -117,7 +117,7 @@ def open_inference_paths() -> Json:
 
 def schemas(max_images: int) -> Json:
     """The components that these paths speak of."""
-    text, number = {"type": "string"}, {"type": "number"}
+    text = {"type": "string"}
     file = {
         "type": "object",
         "required": ["b64"],
@@ -223,7 +223,12 @@ def schemas(max_images: int) -> Json:
                     "description": "Pairs of label and score for every example.",
                     "items": {
                         "type": "array",
-                        "items": {"type": "array", "prefixItems": [text, number], "minItems": 2, "maxItems": 2},
+                        "items": {
+                            "type": "array",
+                            "items": {"type": ["string", "number"]},
+                            "minItems": 2,
+                            "maxItems": 2,
+                        },
                     },
                 }
             },

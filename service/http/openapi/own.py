@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Final
 
 from service.classifier import MAX_TOP_K
-from service.errors import ImageError, Unauthenticated
+from service.errors import ImageError, ModelNotFound, RequestTimeout, Unauthenticated
 from service.http.openapi.parts import (
     REQUEST_ID,
     Json,
@@ -15,11 +15,15 @@ from service.http.openapi.parts import (
     parameter,
     problems,
     reference,
+    retry_header,
 )
 from service.settings import Settings
 
 _URL: Final = "http://localhost:8501"
 _FLAG: Final[Json] = {"type": "integer", "enum": [0, 1], "default": 0}
+_WHOLE_REQUEST: Final = (RequestTimeout, ModelNotFound)
+"""Errors that are never an image's: they are found before there are images."""
+
 _PRIORITY: Final[Json] = {"enum": ["interactive", "bulk"], "default": "interactive"}
 _MODEL: Final = parameter("name", "The model.", {"type": "string"}, "pets", where="path")
 
@@ -295,12 +299,13 @@ def _classify(statuses: Statuses, settings: Settings) -> Json:
     files = {"type": "array", "minItems": 1, "maxItems": settings.max_images, "items": image["schema"]}
     responses: Json = {"200": answer("At least one image was classified.", reference("Answer"), example=_EXAMPLE)}
     for status, errors in sorted(by_status(statuses).items()):
-        own = [error for error in errors if issubclass(error, ImageError)]
         responses |= problems(status)
-        if own:  # then it may be an answer, all of whose images failed
+        codes = ", ".join(one.code for one in errors if one not in _WHOLE_REQUEST)
+        if codes:  # then it may be an answer, all of whose images failed
             responses[str(int(status))] = {
-                "description": f"All images failed, the first with this status ({', '.join(one.code for one in own)}), "
-                "or the request itself is wrong: a problem document.",
+                "description": f"All images failed, the first with this status ({codes}), or the request itself did: "
+                "a problem document.",
+                "headers": retry_header(status),
                 "content": {
                     "application/json": {"schema": reference("Answer")},
                     "application/problem+json": {"schema": reference("Problem")},

@@ -113,6 +113,12 @@ def sentence(error: type[GraftError]) -> str:
     return str(inspect.getdoc(error)).partition("\n")[0]
 
 
+def retry_header(status: HTTPStatus) -> Json:
+    """The header of statuses that say when to try again; none for others."""
+    required = {"description": "Seconds.", "required": True, "schema": {"type": "integer"}}
+    return {"Retry-After": required} if status in RETRY else {}
+
+
 def by_status(statuses: Statuses) -> dict[HTTPStatus, list[type[GraftError]]]:
     """The table turned round, without what only /admin answers."""
     found: dict[HTTPStatus, list[type[GraftError]]] = {}
@@ -124,10 +130,7 @@ def by_status(statuses: Statuses) -> dict[HTTPStatus, list[type[GraftError]]]:
 
 def _error(text: str, status: HTTPStatus, schema: Json, media: str) -> Json:
     response = answer(text, schema, media)
-    if status in RETRY:
-        response["headers"] = {
-            "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer"}}
-        }
+    response["headers"] = retry_header(status)
     if status == HTTPStatus.UNAUTHORIZED:
         response["headers"] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
     return response

@@ -286,7 +286,7 @@ def test_a_wrong_request_gets_tensorflow_serving_s_error(
         ("/v1/models/pets/labels/best", 400, "Unrecognized servable version label: best"),
         ("/v1/models/cats/metadata", 404, "Servable not found for request: Latest(cats)"),
         ("/v1/models", 400, "Malformed request: GET /v1/models"),
-        ("/v1/models/pets:predict", 400, "Malformed request: GET /v1/models/pets:predict"),
+        ("/v1/models/pets:predict", 405, "not allowed"),
         ("/v1/engines", 400, "Malformed request: GET /v1/engines"),
     ],
 )
