@@ -157,13 +157,16 @@ class LoadedVersion:
 
 
 def _options(settings: Settings) -> Sequence[str]:
-    """Further flags of the engine's process; all but the first are for the engine `tensorflow-serving`."""
-    target = ("--target-p99-ms", str(settings.target_p99_ms))
+    """Further flags of the engine's process."""
+    common = (
+        *("--target-p99-ms", str(settings.target_p99_ms)),
+        *("--log-level", settings.log_level, "--log-format", settings.log_format),
+    )
     if not settings.tensorflow_serving:
-        return target
+        return common
     trusted = settings.tensorflow_serving_ca_file
     return (
-        *target,
+        *common,
         *("--url", settings.tensorflow_serving, "--timeout-s", str(settings.tensorflow_serving_timeout_s)),
         *(() if trusted == Path() else ("--ca-file", str(trusted.absolute()))),
     )

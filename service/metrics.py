@@ -6,6 +6,7 @@ front starts; `expose` adds them up. Every name is described in docs/operations.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -19,6 +20,9 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 REQUESTS = Counter("graft_requests", "Requests answered, by protocol and its status.", ["protocol", "status"])
+FAILURES = Counter(
+    "graft_failed_requests", "Requests that failed as a whole, by the error's code.", ["protocol", "code"]
+)
 REQUEST_SECONDS = Histogram(
     "graft_request_seconds", "Time from the whole request read to its answer ready.", ["protocol"], buckets=_SECONDS
 )
@@ -27,26 +31,68 @@ CACHED = Counter("graft_cached_images", "Images answered with what the same imag
 STAGE_SECONDS = Histogram(
     "graft_stage_seconds", "Time of an image in each stage of the engine.", ["model", "stage"], buckets=_SECONDS
 )
+ENCODE_SECONDS = Histogram(
+    "graft_encode_seconds",
+    "Time from the classifier's answer to the bytes of the protocol's.",
+    ["protocol"],
+    buckets=(0.0001, 0.00025, 0.0005, *_SECONDS),
+)
 BATCH_SIZE = Histogram(
     "graft_batch_size", "Images that shared an inference, per image.", ["model"], buckets=(1, 2, 4, 8, 16, 32)
 )
 IN_FLIGHT = Gauge("graft_requests_in_flight", "Requests accepted and not yet answered.", multiprocess_mode="livesum")
 
 
-def observe_answer(protocol: str, seconds: float, answer: Answer) -> None:
-    """Counts one answered request and its images."""
-    REQUEST_SECONDS.labels(protocol).observe(seconds)
+def count_request(protocol: str, status: str) -> None:
+    """Counts an answered request."""
+    _requests(protocol, status).inc()
+
+
+def count_failure(protocol: str, code: str) -> None:
+    """Counts a request that failed as a whole."""
+    FAILURES.labels(protocol, code).inc()
+
+
+def observe_encode(protocol: str, seconds: float) -> None:
+    """Counts the time that it took to write an answer in the protocol's form."""
+    _encode_seconds(protocol).observe(seconds)
+
+
+def count_answer(protocol: str, seconds: float, answer: Answer) -> None:
+    """Counts the classifier's answer to one request, and its images."""
+    _request_seconds(protocol).observe(seconds)
+    served = _served(answer.model, answer.version)
     for result in answer.results:
-        IMAGES.labels(answer.model, str(answer.version), result.error.code or "OK").inc()
-        if not result.HasField("error"):
-            timing = result.timing_ms
-            if not timing.batch_size:
-                CACHED.labels(answer.model).inc()
-                continue
-            STAGE_SECONDS.labels(answer.model, "queue").observe(timing.queue / 1e3)
-            STAGE_SECONDS.labels(answer.model, "decode").observe(timing.decode / 1e3)
-            STAGE_SECONDS.labels(answer.model, "inference").observe(timing.inference / 1e3)
-            BATCH_SIZE.labels(answer.model).observe(timing.batch_size)
+        if result.HasField("error"):
+            IMAGES.labels(answer.model, str(answer.version), result.error.code).inc()
+            continue
+        served.answered.inc()
+        timing = result.timing_ms
+        if not timing.batch_size:
+            CACHED.labels(answer.model).inc()
+            continue
+        served.queue.observe(timing.queue / 1e3)
+        served.decode.observe(timing.decode / 1e3)
+        served.inference.observe(timing.inference / 1e3)
+        served.batch_size.observe(timing.batch_size)
+
+
+class _Served:
+    """The metrics of one version, found once: looking one up by its labels costs as much as counting in it."""
+
+    def __init__(self, model: str, version: int) -> None:
+        self.answered = IMAGES.labels(model, str(version), "OK")
+        self.queue = STAGE_SECONDS.labels(model, "queue")
+        self.decode = STAGE_SECONDS.labels(model, "decode")
+        self.inference = STAGE_SECONDS.labels(model, "inference")
+        self.batch_size = BATCH_SIZE.labels(model)
+
+
+# what they are found by is the service's own: versions of the routing table, protocols and statuses
+_served = cache(_Served)
+_requests = cache(REQUESTS.labels)
+_request_seconds = cache(REQUEST_SECONDS.labels)
+_encode_seconds = cache(ENCODE_SECONDS.labels)
 
 
 def expose(routes: Routes) -> bytes:

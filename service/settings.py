@@ -9,9 +9,12 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from service.log import FORMATS
 
 LOCAL_ENGINES: Final = ("auto", "openvino", "openvino/bf16", "openvino/f32", "tensorflow")
 """Those that compute on this host."""
@@ -97,6 +100,9 @@ class Settings:
         Path(), "file with the token that HTTP calls to /admin must send; without one there is no /admin"
     )
     log_level: str = _setting("info", "least severe log line to print", choices=("debug", "info", "warning", "error"))
+    log_format: str = _setting("text", "form of a log line: text or json", choices=FORMATS)
+    access_log: str = _setting("off", "on logs every request, with its id and how long it took", choices=("off", "on"))
+    otlp_endpoint: str = _setting("", "URL of an OpenTelemetry collector (OTLP over HTTP) to send traces to")
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -126,6 +132,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         if settings.admin_token_file != Path():
             read_token(settings.admin_token_file)
         _check_remote(settings)
+        _check_collector(settings.otlp_endpoint)
         return settings
     except ValueError as error:
         parser.error(str(error))
@@ -160,6 +167,24 @@ def _check_remote(settings: Settings) -> None:
     file = settings.tensorflow_serving_ca_file
     if file != Path() and not file.is_file():
         raise ValueError(f"--tensorflow-serving-ca-file: there is no file {file}")
+
+
+def _check_collector(endpoint: str) -> None:
+    if not endpoint:
+        return
+    try:
+        url = urlsplit(endpoint)
+        good = url.scheme in {"http", "https"} and url.hostname and url.port != 0 and not url.query
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"--otlp-endpoint: expected a URL such as http://localhost:4318, got {endpoint!r}")
+    try:
+        installed = find_spec("opentelemetry.exporter.otlp.proto.http") and find_spec("opentelemetry.sdk")
+    except ModuleNotFoundError:  # not even the package that it would be in
+        installed = None
+    if not installed:
+        raise ValueError("--otlp-endpoint: expected OpenTelemetry to be installed: pip install 'graft[otel]'")
 
 
 def save_settings(path: Path, settings: Settings) -> None:

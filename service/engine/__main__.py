@@ -8,7 +8,6 @@ Started by `service/pool.py` only, which reads one JSON line from --status-fd: {
 import argparse
 import gc
 import json
-import logging
 import math
 import os
 import resource
@@ -24,6 +23,7 @@ from service import host
 from service.engine.loop import EngineLoop
 from service.engine.runtime import candidates, load
 from service.errors import CapacityError, GraftError
+from service.log import configure_log
 from service.version import check_place, read_version, verify_files
 
 _SPARE_BYTES = 2 << 30
@@ -43,8 +43,10 @@ def main() -> int:
     parser.add_argument("--ca-file", type=Path, default=Path())
     parser.add_argument("--timeout-s", type=float)
     parser.add_argument("--target-p99-ms", type=float, default=math.inf)
+    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-format", default="text")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    configure_log(options.log_level, options.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then drains us
 
     # Before any runtime loads: OpenVINO with one thread pins itself to the first core that it may use.

@@ -8,7 +8,8 @@ import grpc
 from google.protobuf.message import Message
 
 from service.errors import GraftError, InternalError
-from service.metrics import REQUESTS
+from service.exchange import note_failure
+from service.metrics import count_request
 from service.tensors import Refusal, refusal_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -32,15 +33,18 @@ def service(name: str, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
                 response = await answer(request, context)
             except Refusal as refusal:
                 failed = refusal
+                note_failure(refusal.status)
             except GraftError as error:
                 failed = refusal_of(error)
+                note_failure(error.code)
             except Exception:  # noqa: BLE001 - the last resort; logged with its trace
                 _log.exception("unforeseen error in %s", name)
                 failed = refusal_of(InternalError("an unforeseen error; the service's log knows more"))
+                note_failure(InternalError.code)
             else:
-                REQUESTS.labels("grpc", "OK").inc()
+                count_request("grpc", "OK")
                 return response
-            REQUESTS.labels("grpc", failed.status).inc()
+            count_request("grpc", failed.status)
             await context.abort(grpc.StatusCode[failed.status], failed.detail)
             raise AssertionError("abort always raises. This is a bug.")
 

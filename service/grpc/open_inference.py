@@ -7,10 +7,10 @@ import grpc
 
 from protos import open_inference_pb2 as oip
 from service.classifier import Classifier
+from service.exchange import observe_answer
 from service.grpc import foreign
 from service.grpc.foreign import Context, Method
 from service.grpc.waiting import answer_of, remaining_s
-from service.metrics import observe_answer
 from service.open_inference import EXTENSIONS, PLATFORM, VERSION, OpenInference
 from service.readiness import Readiness
 from service.settings import Settings

@@ -1,7 +1,6 @@
 """`python -m service.grpc.server SETTINGS`: the process. One asyncio loop with grpc.aio, health and reflection."""
 
 import asyncio
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -13,9 +12,12 @@ from grpc_health.v1._async import HealthServicer
 
 from protos import classifier_pb2, classifier_pb2_grpc
 from service.classifier import Classifier
+from service.exchange import Observer
 from service.grpc import open_inference, tensorflow_serving
+from service.grpc.observed import ObservedCalls
 from service.grpc.reflection import add_reflection
 from service.grpc.servicer import Servicer
+from service.log import configure_log
 from service.reactor import AsyncioReactor
 from service.readiness import Readiness
 from service.settings import LISTENING, Settings, load_settings
@@ -44,7 +46,8 @@ async def serve(settings: Settings) -> None:
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes + _OVERHEAD_BYTES),
             ("grpc.so_reuseport", 1),  # the supervisor holds the port with a socket of its own; see service/ports.py
-        ]
+        ],
+        interceptors=[ObservedCalls(Observer(settings))],
     )
     health = HealthServicer()
     changes: set[asyncio.Task[None]] = set()  # a task that nobody refers to may vanish
@@ -78,7 +81,7 @@ def main() -> None:
     """Runs the front with the settings file that the supervisor wrote."""
     setproctitle.setproctitle("graft front grpc")
     settings = load_settings(Path(sys.argv[1]))
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_log(settings.log_level, settings.log_format)
     asyncio.run(serve(settings))
 
 

@@ -22,10 +22,11 @@ from protos.classifier_pb2 import (
 from protos.classifier_pb2_grpc import ImageClassifierServicer
 from service import errors
 from service.classifier import Classifier, Request
+from service.exchange import note_failure, observe_answer, present
 from service.grpc.models import get_model, list_models
 from service.grpc.stream import Stream, StreamContext
 from service.grpc.waiting import answer_of, remaining_s, request_id
-from service.metrics import REQUESTS, observe_answer
+from service.metrics import count_request
 from service.settings import Settings
 
 STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
@@ -76,7 +77,7 @@ class Servicer(ImageClassifierServicer):
         if all(result.HasField("error") for result in answer.results):
             first = answer.results[0].error
             await _abort(context, errors.BY_CODE[first.code](first.detail))
-        REQUESTS.labels("grpc", "OK").inc()
+        count_request("grpc", "OK")
         return answer
 
     async def ClassifyStream(  # noqa: N802 - the protocol's name
@@ -87,13 +88,21 @@ class Servicer(ImageClassifierServicer):
         """See protos/classifier.proto. Every request counts as one in the metrics; the stream itself does not."""
 
         async def answer(request: ClassifyRequest) -> ClassifyResponse:
+            whole = present()
+            exchange = whole.part() if whole else None
+            status = "CANCELLED"
             try:
                 response = await self._answer(request, context)
+                status = "OK"
+                return response
             except errors.GraftError as error:
-                REQUESTS.labels("grpc", STATUS[type(error)].name).inc()
+                status = STATUS[type(error)].name
+                note_failure(error.code)
                 raise
-            REQUESTS.labels("grpc", "OK").inc()
-            return response
+            finally:
+                count_request("grpc", status)
+                if exchange:
+                    exchange.end(status, failed=status != "OK")
 
         stream = Stream(context, answer, self._settings.max_body_bytes)
         self._streams.add(stream)
@@ -116,7 +125,7 @@ class Servicer(ImageClassifierServicer):
     ) -> ListModelsResponse:
         """See protos/classifier.proto."""
         del context
-        REQUESTS.labels("grpc", "OK").inc()
+        count_request("grpc", "OK")
         return list_models(self._classifier.routes)
 
     async def GetModel(  # noqa: N802 - the protocol's name
@@ -127,7 +136,7 @@ class Servicer(ImageClassifierServicer):
             model = await asyncio.to_thread(get_model, self._classifier.routes, self._settings.models, request)
         except errors.GraftError as error:
             await _abort(context, error)
-        REQUESTS.labels("grpc", "OK").inc()
+        count_request("grpc", "OK")
         return model
 
     async def _answer(self, request: ClassifyRequest, context: _ClassifyContext) -> ClassifyResponse:
@@ -174,8 +183,9 @@ def _request(request: ClassifyRequest, timeout_s: float, named: str) -> Request:
 
 async def _abort(context: _AnyContext, error: errors.GraftError) -> NoReturn:
     status = STATUS[type(error)]
-    REQUESTS.labels("grpc", status.name).inc()
-    metadata = [("graft-error-code", error.code)]
+    count_request("grpc", status.name)
+    note_failure(error.code)
+    metadata = [*context.trailing_metadata(), ("graft-error-code", error.code)]
     if isinstance(error, errors.Overloaded):
         metadata.append(("grpc-retry-pushback-ms", str(max(1, round(error.retry_after_s * 1e3)))))
     await context.abort(status, error.detail, tuple(metadata))

@@ -9,9 +9,9 @@ from google.protobuf.message import Message
 
 from protos import tensorflow_serving_pb2 as tfs
 from service.classifier import Answer, Classifier, Request
+from service.exchange import observe_answer
 from service.grpc.foreign import Context, Method, service
 from service.grpc.waiting import answer_of, remaining_s, request_id
-from service.metrics import observe_answer
 from service.settings import Settings
 from service.tensorflow_serving import TensorFlowServing
 

@@ -7,6 +7,7 @@ import grpc
 
 from service.classifier import Answer, Classifier, Request
 from service.errors import DeadlineExceeded
+from service.exchange import is_request_id
 from service.metrics import IN_FLIGHT
 from service.settings import Settings
 
@@ -26,8 +27,9 @@ def remaining_s(context: grpc.aio.ServicerContext[Any, Any], settings: Settings)
 
 
 def request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """What the caller calls this request; empty for nothing."""
-    return next((str(value) for key, value in context.invocation_metadata() or () if key == "x-request-id"), "")
+    """What the caller calls this request; empty for nothing, or for what cannot be a name."""
+    given = next((str(value) for key, value in context.invocation_metadata() or () if key == "x-request-id"), "")
+    return given if is_request_id(given) else ""
 
 
 async def answer_of(classifier: Classifier, asked: Request) -> Answer:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from protos.classifier_pb2 import ActivationMap, Result
 from service import errors
 from service.classifier import MAX_TOP_K, Answer, Classifier, Request
+from service.exchange import note_failure, observe_answer
 from service.http import foreign, open_inference, tensorflow_serving
 from service.http.admin import create_admin
 from service.http.body import Upload, read_uploads
@@ -24,7 +25,7 @@ from service.http.documentation import add_documentation
 from service.http.openapi import document
 from service.http.page import add_page
 from service.http.waiting import answer_of, within
-from service.metrics import CONTENT_TYPE, REQUESTS, expose, observe_answer
+from service.metrics import CONTENT_TYPE, count_request, expose
 from service.readiness import Readiness, describe
 from service.settings import LISTENING, Settings
 
@@ -93,10 +94,11 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         classifier.admit(asked)
         with within(timeout_s, late):
             uploads = read_uploads(request)
-        left_s = max(0.001, timeout_s + started - time.monotonic())
+        read = time.monotonic()
+        left_s = max(0.001, timeout_s + started - read)
         asked = replace(asked, images=[upload.image for upload in uploads], timeout_s=left_s)
         answer = answer_of(classifier, asked)
-        observe_answer("http", time.monotonic() - started, answer)
+        observe_answer("http", time.monotonic() - read, answer)
         return _answer(answer, uploads)
 
     if settings.admin_token_file != Path():
@@ -122,7 +124,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
 
     @app.after_request
     def count(response: Response) -> Response:
-        REQUESTS.labels("http", str(response.status_code)).inc()
+        count_request("http", str(response.status_code))
         return response
 
     @app.errorhandler(errors.GraftError)
@@ -203,7 +205,9 @@ def _answer(answer: Answer, uploads: Sequence[Upload]) -> Response:
     results = [_result(result, upload) for result, upload in zip(answer.results, uploads, strict=True)]
     response = jsonify(model=answer.model, version=answer.version, results=results)
     if all(result.HasField("error") for result in answer.results):
-        status = STATUS[errors.BY_CODE[answer.results[0].error.code]]
+        code = answer.results[0].error.code
+        note_failure(code)
+        status = STATUS[errors.BY_CODE[code]]
         response.status_code = status
         _add_headers(response, status)
     return response
@@ -246,6 +250,7 @@ def _activation_map(found: ActivationMap) -> dict[str, Any]:
 def _problem(status: HTTPStatus, code: str, detail: str) -> Response:
     """A problem document, RFC 9457."""
     response = jsonify(type="about:blank", title=status.phrase, status=status, code=code, detail=detail)
+    note_failure(code)
     response.content_type = "application/problem+json"
     response.status_code = status
     _add_headers(response, status)

@@ -8,7 +8,8 @@ from flask import Blueprint, Response, jsonify, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from service.errors import GraftError, InternalError
+from service.errors import GraftError, InternalError, InvalidRequest, RequestTooLarge
+from service.exchange import note_failure
 from service.settings import Settings
 from service.tensors import Refusal, refusal_of
 
@@ -39,6 +40,7 @@ def foreign_blueprint(name: str, settings: Settings) -> Blueprint:
 
     @blueprint.errorhandler(Refusal)
     def refused(refusal: Refusal) -> Response:
+        note_failure(refusal.status)
         response = error(HTTP_STATUS[refusal.status], refusal.detail)
         if response.status_code in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
             response.headers["Retry-After"] = "1"
@@ -46,15 +48,19 @@ def foreign_blueprint(name: str, settings: Settings) -> Blueprint:
 
     @blueprint.errorhandler(GraftError)
     def graft_error(failed: GraftError) -> Response:
-        return refused(refusal_of(failed))
+        response = refused(refusal_of(failed))
+        note_failure(failed.code)
+        return response
 
     @blueprint.errorhandler(RequestEntityTooLarge)
     def too_large(_: RequestEntityTooLarge) -> Response:
         detail = f"expected a body of at most {settings.max_body_bytes} bytes, got {request.content_length or 'more'}"
+        note_failure(RequestTooLarge.code)
         return error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
 
     @blueprint.errorhandler(ParseException)
     def not_http(_: ParseException) -> Response:
+        note_failure(InvalidRequest.code)
         return error(HTTPStatus.BAD_REQUEST, "expected a chunked body with the size in front of each chunk")
 
     @blueprint.errorhandler(HTTPException)

@@ -16,9 +16,9 @@ from google.protobuf import json_format
 
 from protos import open_inference_pb2 as oip
 from service.classifier import Classifier
+from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
 from service.http.waiting import answer_of, whole_body, within
-from service.metrics import observe_answer
 from service.open_inference import EXTENSIONS, PLATFORM, VERSION, OpenInference, Output, to_raw
 from service.settings import Settings
 from service.tensors import Refusal, flatten, pack

@@ -3,15 +3,21 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import setproctitle
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from prometheus_client import multiprocess
 
+from service.log import configure_log
 from service.settings import LISTENING, Settings, load_settings
+
+if TYPE_CHECKING:
+    from service.exchange import Observer
 
 
 class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
@@ -19,6 +25,7 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._observer: Observer | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -36,8 +43,10 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             "control_socket_disable": True,
             "proc_name": "graft",
             "loglevel": "warning",
+            "logger_class": _Log,
             "post_worker_init": _name_worker,
             "child_exit": _forget_worker,
+            "worker_exit": self._close,
             "pre_fork": _name_master,
             "when_ready": self._when_ready,
         }
@@ -50,8 +59,10 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
     def load(self) -> Any:  # noqa: ANN401 - a WSGI callable
         """Runs in the worker, after gevent has patched the standard library."""
         # Flask and what belongs to it is imported here, so that the master, which only watches, stays small.
+        from service import exchange  # noqa: PLC0415
         from service.classifier import Classifier  # noqa: PLC0415
         from service.http.app import create_app  # noqa: PLC0415
+        from service.http.observed import observed  # noqa: PLC0415
         from service.reactor import GeventReactor  # noqa: PLC0415
         from service.readiness import Readiness  # noqa: PLC0415
 
@@ -65,7 +76,24 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             target_s=settings.target_p99_ms / 1e3,
             cache_bytes=settings.cache_bytes,
         )
-        return create_app(classifier, Readiness(classifier, reactor), settings)
+        app = create_app(classifier, Readiness(classifier, reactor), settings)
+        self._observer = exchange.Observer(settings)
+        return observed(app.wsgi_app, self._observer)
+
+    def _close(self, _: Arbiter, __: Worker) -> None:
+        """In the worker, at its end."""
+        if self._observer:
+            self._observer.close()
+
+
+class _Log(Logger):  # type: ignore[misc]  # gunicorn is untyped
+    """Gunicorn's own lines in the form of all others."""
+
+    def setup(self, cfg: Config) -> None:
+        """Called by gunicorn."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 def _name_master(_: Arbiter, __: Worker) -> None:
@@ -83,5 +111,6 @@ def _forget_worker(_: Arbiter, worker: Worker) -> None:
 
 if __name__ == "__main__":
     os.environ.pop("GUNICORN_CMD_ARGS", None)
-    settings_path = Path(sys.argv.pop(1))
-    _Front(load_settings(settings_path)).run()
+    chosen = load_settings(Path(sys.argv.pop(1)))
+    configure_log(chosen.log_level, chosen.log_format)
+    _Front(chosen).run()

@@ -18,9 +18,9 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from protos import tensorflow_serving_pb2 as tfs
 from service.classifier import Answer, Classifier, Request
+from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
 from service.http.waiting import answer_of, whole_body, within
-from service.metrics import observe_answer
 from service.settings import Settings
 from service.tensorflow_serving import TensorFlowServing
 from service.tensors import IMAGES, Refusal, flatten, pack
