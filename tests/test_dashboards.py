@@ -31,7 +31,7 @@ def _expressions() -> Iterator[str]:
     yield from found
 
 
-@pytest.mark.parametrize("expression", _expressions())
+@pytest.mark.parametrize("expression", list(_expressions()))
 def test_what_is_asked_for_exists(expression: str) -> None:
     """Metrics are documented ones; what they are selected and grouped by are labels of theirs."""
     documented = _documented()
