@@ -25,7 +25,7 @@ from service.http.documentation import add_documentation
 from service.http.openapi import document
 from service.http.page import add_page
 from service.http.waiting import answer_of, within
-from service.metrics import CONTENT_TYPE, count_request, expose
+from service.metrics import CONTENT_TYPE, expose
 from service.readiness import Readiness, describe
 from service.settings import LISTENING, Settings
 
@@ -121,11 +121,6 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(expose(classifier.routes), content_type=CONTENT_TYPE)
-
-    @app.after_request
-    def count(response: Response) -> Response:
-        count_request("http", str(response.status_code))
-        return response
 
     @app.errorhandler(errors.GraftError)
     def graft_error(error: errors.GraftError) -> Response:

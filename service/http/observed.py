@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from service.exchange import Observer, is_request_id
+from service.metrics import count_request
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -31,6 +32,7 @@ def observed(application: Application, observer: Observer) -> Application:
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:  # noqa: ANN401 - WSGI's
             headers.append(("X-Request-Id", exchange.request_id))
+            count_request("http", status[:3])
             exchange.end(status[:3], failed=status >= "4")
             return start_response(status, headers, *more)
 
