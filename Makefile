@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/keras),)
 export KERAS_HOME ?= $(abspath ../shared/keras)
 endif
 
-.PHONY: env demo test test-clients lint unit locks protos clean help bench
+.PHONY: env demo test test-clients lint unit families locks protos clean help bench
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,9 @@ $(CLIENTS)/.complete: locks/clients.lock
 	@$(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement locks/clients.lock
 	@touch $@
+
+families: env  ## every family of keras.applications the whole way, from random weights (minutes)
+	$(BIN)/python -m benchmarks.families
 
 protos: env  ## regenerate the committed protobuf code
 	$(BIN)/python -m protos.generate
