@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def draw(folder: Path, images: int) -> None:
-    """Draws so many files, always the same ones, unless they are there; about 2000 a second on two cores."""
+    """Draws so many files, always the same ones, unless they are there."""
     if folder.exists():
         return
     unfinished = folder.with_name("unfinished")
