@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import hypothesis
 import pytest
 from google.protobuf import json_format
 
@@ -18,6 +19,10 @@ from service.image import DECODE_VERSION
 from service.manifest import MANIFEST
 from service.version import GOLDENS, SCHEMA_VERSION, UNFINISHED, publish, write_manifest
 from tests.running import Service, start
+
+# A busy machine is no error: no example of a property has to be quick.
+hypothesis.settings.register_profile("graft", deadline=None)
+hypothesis.settings.load_profile("graft")
 
 _ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("red", "green", "blue", "grey")

@@ -171,7 +171,7 @@ def test_bulk_may_have_half_of_the_places() -> None:
     target_s=st.floats(0.01, 10.0),
     others=st.integers(0, 300),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_whoever_is_let_in_is_in_time_at_the_learned_cost(tmp_path_factory, image_s, batch, target_s, others) -> None:
     """Filled up to the first refusal, the last one in ends within the target, unless the engine was idle."""
     path = tmp_path_factory.mktemp("engine") / "one.sock"

@@ -1,6 +1,6 @@
 """service/cache.py: what is kept is right, and never more than there is room for."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.cache import AnswerCache, AnswerKey
@@ -13,7 +13,6 @@ def _key(name: int, version: int = 1) -> AnswerKey:
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(1, 3), st.integers(0, 800)), max_size=60), st.integers(0, 5000)
 )
-@settings(deadline=None)
 def test_it_gives_what_was_put_last_and_keeps_its_bound(steps: list[tuple[int, int, int]], max_bytes: int) -> None:
     """Whatever is put: a key gives its latest answer or none, and all of them fit."""
     cache, latest = AnswerCache(max_bytes), {}

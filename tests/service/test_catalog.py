@@ -384,5 +384,5 @@ class _AnyOrder(RuleBasedStateMachine):
 def test_any_order_of_events(tmp_path: Path) -> None:
     """See _AnyOrder."""
     _AnyOrder.folder = tmp_path
-    _AnyOrder.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=25, deadline=None)
+    _AnyOrder.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=25)
     _AnyOrder.TestCase("runTest").runTest()

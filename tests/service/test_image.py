@@ -294,7 +294,7 @@ def _gives_pixels_or_an_image_error(data: bytes) -> None:
     assert "/" not in said
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(_STARTS), st.binary(max_size=200))
 @example(b"II*\0", b"\x08\0\0\0\0\0")
 def test_any_bytes_give_pixels_or_an_image_error(start: bytes, rest: bytes) -> None:
@@ -302,7 +302,7 @@ def test_any_bytes_give_pixels_or_an_image_error(start: bytes, rest: bytes) -> N
     _gives_pixels_or_an_image_error(start + rest)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.sampled_from(_FILES),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -25,7 +25,6 @@ def image(content: int, dhash: int, thumbnail: bytes = EDGY) -> Image:
     return Image(Path(f"{content}.png"), "a", None, f"{content:064x}", dhash, thumbnail)
 
 
-@settings(deadline=None)  # a busy machine is no error
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7)), max_size=40))
 def test_groups_are_the_connected_images(pairs):
     """With thumbnails alike, groups are exactly the chains of equal bytes or hashes at most 3 bits apart."""
@@ -44,7 +43,6 @@ def test_groups_are_the_connected_images(pairs):
         assert {other for other in range(len(images)) if groups[other] == groups[one]} == linked[one]
 
 
-@settings(deadline=None)  # a busy machine is no error
 @given(st.integers(0, 2**64 - 1), st.sets(st.integers(0, 63), min_size=1, max_size=8))
 def test_three_bits_wherever_they_are(dhash, bits):
     """The bands find every pair up to distance 3, and none beyond."""

@@ -68,7 +68,7 @@ def test_a_run_that_is_killed_and_resumed_has_every_row_once(service: Service, p
     folder = photos.parent
     for kill in range(3):
         before = _rows_written(folder)
-        run = _start(folder, f"--{_FLAGS[transport]}", getattr(service, transport))
+        run = _start(folder, f"--{_FLAGS[transport]}", getattr(service, transport), "--requests", 1)
         eventually(lambda before=before: _rows_written(folder) > before + 50, "rows")
         run.kill()
         run.communicate()
@@ -116,7 +116,8 @@ def test_failed_images_are_asked_again_when_wanted(service: Service, photos: Pat
 def test_ctrl_c_says_how_to_go_on(service: Service, photos: Path) -> None:
     """Exit code 130, no trace, a file of whole rows; the same command does the rest."""
     folder = photos.parent
-    run = _start(folder, "--grpc", service.grpc)
+    # one request at a time, so that a fast machine is not done before it can be interrupted
+    run = _start(folder, "--grpc", service.grpc, "--requests", 1)
     eventually(lambda: _rows_written(folder) > 50, "rows")
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=30)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine.cost import BatchCost
@@ -23,7 +23,6 @@ def test_every_estimate_lies_among_what_was_seen(seen: list[tuple[int, float]]) 
 
 
 @given(st.integers(1, 8), _SECONDS, _SECONDS)
-@settings(deadline=None)
 def test_a_change_of_speed_is_learned(size: int, before: float, after: float) -> None:
     """However fast or slow it was before; some hundred batches later the estimate is that of now."""
     cost = BatchCost(8)

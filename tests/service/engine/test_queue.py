@@ -86,7 +86,7 @@ class _Schedules(RuleBasedStateMachine):
 
 
 TestSchedules = _Schedules.TestCase
-TestSchedules.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSchedules.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 @given(st.lists(st.integers(0, 9), max_size=30, unique=True), st.integers(1, 7))
