@@ -186,7 +186,7 @@ def test_failure_before_publishing_leaves_nothing(  # noqa: PLR0917 - fixtures
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(evaluation, "predict", fail)
+    monkeypatch.setattr(evaluation, "ask", fail)
     assert main(_arguments(photos, tmp_path, cache)) == status
     assert list((tmp_path / "tints").iterdir()) == []
     said = capsys.readouterr().err
