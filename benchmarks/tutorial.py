@@ -103,8 +103,8 @@ def _accuracy(model: Path, test: Path) -> float:
     images: Any = keras.utils.image_dataset_from_directory(
         test, image_size=(224, 224), batch_size=32, shuffle=False, verbose=False
     )
-    serve = tf.saved_model.load(str(model)).serve
-    right = [np.asarray(serve(pixels)).argmax(axis=1) == np.asarray(labels) for pixels, labels in images]
+    loaded = tf.saved_model.load(str(model))  # must live as long as what it serves
+    right = [np.asarray(loaded.serve(pixels)).argmax(axis=1) == np.asarray(labels) for pixels, labels in images]
     return float(np.concatenate(right).mean())
 
 
