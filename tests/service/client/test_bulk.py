@@ -116,8 +116,13 @@ def test_failed_images_are_asked_again_when_wanted(service: Service, photos: Pat
 def test_ctrl_c_says_how_to_go_on(service: Service, photos: Path) -> None:
     """Exit code 130, no trace, a file of whole rows; the same command does the rest."""
     folder = photos.parent
+
     # one request at a time, so that a fast machine is not done before it can be interrupted
-    run = _start(folder, "--grpc", service.grpc, "--requests", 1)
+    def heed() -> None:
+        # a shell that starts the tests in the background has Ctrl-C ignored, and that is inherited
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    run = _start(folder, "--grpc", service.grpc, "--requests", 1, preexec_fn=heed)
     eventually(lambda: _rows_written(folder) > 50, "rows")
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=30)
