@@ -51,6 +51,7 @@ class GrpcClient(Client):
             label=ask.label,
             top_k=ask.top_k,
             images=[messages.Image(data=data) for _, data in images],
+            priority=messages.BULK if ask.bulk else messages.INTERACTIVE,
         )
         try:
             answer = self._stub.Classify(request, timeout=timeout_s)

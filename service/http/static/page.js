@@ -342,7 +342,12 @@ byId("map").addEventListener("change", () => {
   work();
 });
 byId("copy").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(byId("text").textContent);
+  if (navigator.clipboard) await navigator.clipboard.writeText(byId("text").textContent);
+  else {
+    // Browsers have no clipboard for pages of plain HTTP from another host.
+    getSelection().selectAllChildren(byId("text"));
+    document.execCommand("copy");
+  }
   byId("copy").textContent = "Copied";
   setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
 });

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import pytest
 
-from protos.classifier_pb2 import ClassifyResponse, LabelScore, Result
+from protos.classifier_pb2 import BULK, INTERACTIVE, ClassifyResponse, LabelScore, Result
 from protos.classifier_pb2_grpc import ImageClassifierServicer, add_ImageClassifierServicer_to_server
 from service.client import Client, ClientError, GrpcClient, HttpClient, Refused, Retry, Unanswered
 from tests.pictures import encode, photo, plain
@@ -182,8 +182,8 @@ def refusing_grpc() -> Iterator[tuple[str, _Refusing]]:
     }
 
     class Servicer(ImageClassifierServicer):
-        def Classify(self, request, context):  # noqa: ARG002, N802 - the protocol's
-            state.heard = {"remaining": str(context.time_remaining())}
+        def Classify(self, request, context):  # noqa: N802 - the protocol's
+            state.heard = {"remaining": str(context.time_remaining()), "priority": str(request.priority)}
             status = state.next()
             if status == 1:
                 state.hanging.set()
@@ -307,6 +307,9 @@ def test_the_service_is_told_deadline_and_priority(refusing_http, refusing_grpc,
     address, state = refusing_grpc
     connect("grpc", address, timeout_s=7).classify([("a", b"a")], bulk=True)
     assert 6 < float(state.heard["remaining"]) <= 7
+    assert state.heard["priority"] == str(BULK)
+    connect("grpc", address).classify([("a", b"a")])
+    assert state.heard["priority"] == str(INTERACTIVE)
 
 
 @pytest.mark.parametrize("transport", _TRANSPORTS)
