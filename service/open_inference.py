@@ -5,7 +5,6 @@ the same message first. A model takes one of two inputs: `images`, UINT8 or FP32
 [N], image files; it gives `scores`, FP32 [N, C], and `classes`, BYTES [N, C].
 """
 
-import math
 import secrets
 import struct
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from service.classifier import Answer, Classifier, Pixels, Request
 from service.errors import GraftError, InvalidRequest, ModelNotFound
 from service.routes import VersionRoute
 from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, pack, require_all, shown
+from service.terms import Terms
 
 PLATFORM: Final = "graft"
 VERSION: Final = "0.1.0"
@@ -26,6 +26,7 @@ EXTENSIONS: Final = ("classification", "binary_tensor_data")
 """Of those that Triton defines, the ones that are understood here."""
 
 _LENGTH: Final = struct.Struct("<I")
+_NO_TERMS: Final = Terms()
 _Ask = oip.ModelInferRequest
 _Tensor = oip.ModelInferRequest.InferInputTensor
 
@@ -99,15 +100,26 @@ class OpenInference:
         described.outputs.add(name=CLASSES, datatype="BYTES", shape=[-1, classes])
         return described
 
-    def read_infer(self, request: _Ask, timeout_s: float) -> Request:
+    def admit(self, name: str, version: str, terms: Terms) -> None:
+        """Whether a request could be answered in time; see Classifier.admit.
+
+        Raises:
+            Refusal, GraftError: it cannot be answered.
+        """
+        _, asked = self._find(name, version, terms)
+        self._classifier.admit(asked)
+
+    def read_infer(self, request: _Ask, terms: Terms) -> Request:
         """What to classify. The protocol's own `timeout`, in microseconds, can only shorten ours.
 
         Raises:
             Refusal, GraftError: the request cannot be answered.
         """
         own = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
-        timeout_s = min(timeout_s, own / 1e6) if own > 0 else timeout_s
-        route, asked = self._find(request.model_name, request.model_version, timeout_s, request.id)
+        terms = replace(terms, request_id=request.id or terms.request_id)
+        route, asked = self._find(request.model_name, request.model_version, terms)
+        if own > 0:
+            asked = replace(asked, timeout_s=min(asked.timeout_s, own / 1e6))
         for output in request.outputs:
             if output.name not in (SCORES, CLASSES):
                 raise _wrong(f"unexpected inference output '{output.name[:200]}' for model '{asked.model}'")
@@ -172,22 +184,30 @@ class OpenInference:
                 tensor.contents.bytes_contents.extend(output.values)  # type: ignore[arg-type]  # by its datatype
         return response
 
-    def _find(
-        self, name: str, version: str, timeout_s: float = math.inf, request_id: str = ""
-    ) -> tuple[VersionRoute, Request]:
+    def _find(self, name: str, version: str, terms: Terms = _NO_TERMS) -> tuple[VersionRoute, Request]:
         """The version that is meant at present, and a request to it that has no images yet."""
         digits = version.isascii() and version.isdigit()
         if digits and (len(version) > 18 or int(version) < 1):
             raise _unknown(name, version)
         number, label = (int(version), "") if digits else (0, version)
-        request_id = request_id or secrets.token_hex(8)  # so that the canary is drawn once, here
+        request_id = terms.request_id or secrets.token_hex(8)  # so that the canary is drawn once, here
         if not name:
             raise _unknown(name, version)
         try:
             model, found = self._classifier.resolve(name, number, label, request_id)
         except ModelNotFound as error:
             raise _unknown(name, version) from error
-        asked = Request((), model, number, 1, False, timeout_s, label, request_id, all_scores=True)
+        asked = Request(
+            (),
+            model,
+            number,
+            1,
+            timeout_s=terms.left_s,
+            label=label,
+            request_id=request_id,
+            all_scores=True,
+            bulk=terms.bulk,
+        )
         return self._classifier.routes.models[model].versions[found], asked
 
     def _pixels(self, tensor: _Tensor, raw: bytes | None, model: str, side_px: int) -> list[Pixels]:

@@ -4,7 +4,6 @@ Its statuses and its words, where it has any (tensorflow_serving/servables/tenso
 REST request becomes the same message first, as it does there.
 """
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from service import errors
 from service.classifier import Answer, Classifier, Pixels, Request
 from service.routes import VersionRoute
 from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, pack, require_all, shown
+from service.terms import Terms
 
 DEFAULT_SIGNATURE: Final = "serving_default"
 BYTES_SIGNATURE: Final = "serving_bytes"
@@ -28,6 +28,8 @@ SIGNATURES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
 
 EXAMPLE_FEATURES: Final = ("image/encoded", IMAGE_BYTES)
 """Names under which Classify looks for the image file in a tf.Example; the first is TensorFlow's convention."""
+
+_NO_TERMS: Final = Terms()
 
 
 class TensorFlowServing:
@@ -44,13 +46,22 @@ class TensorFlowServing:
 
     # -- PredictionService
 
-    def read_predict(self, request: tfs.PredictRequest, timeout_s: float, request_id: str = "") -> Request:
+    def admit(self, spec: tfs.ModelSpec, terms: Terms) -> None:
+        """Whether a request could be answered in time; see Classifier.admit.
+
+        Raises:
+            Refusal, GraftError: it cannot be answered.
+        """
+        _, asked = self._find(spec, terms)
+        self._classifier.admit(asked)
+
+    def read_predict(self, request: tfs.PredictRequest, terms: Terms) -> Request:
         """What to classify.
 
         Raises:
             Refusal, GraftError: the request cannot be answered.
         """
-        route, asked = self._find(request.model_spec, timeout_s, request_id)
+        route, asked = self._find(request.model_spec, terms)
         input_name, outputs = self.signature(request.model_spec.signature_name)
         given = set(request.inputs)
         if len(given) != 1:
@@ -103,13 +114,13 @@ class TensorFlowServing:
                 )
         return response
 
-    def read_classify(self, request: tfs.ClassificationRequest, timeout_s: float, request_id: str = "") -> Request:
+    def read_classify(self, request: tfs.ClassificationRequest, terms: Terms) -> Request:
         """What to classify.
 
         Raises:
             Refusal, GraftError: the request cannot be answered.
         """
-        _, asked = self._find(request.model_spec, timeout_s, request_id)
+        _, asked = self._find(request.model_spec, terms)
         signature = request.model_spec.signature_name
         if signature and signature not in SIGNATURES:
             raise Refusal("INVALID_ARGUMENT", f"No signature was found with the name: {signature[:200]}")
@@ -226,9 +237,7 @@ class TensorFlowServing:
             raise Refusal("FAILED_PRECONDITION", f'Serving signature key "{name[:200]}" not found.')
         return found
 
-    def _find(
-        self, spec: tfs.ModelSpec, timeout_s: float = math.inf, request_id: str = ""
-    ) -> tuple[VersionRoute, Request]:
+    def _find(self, spec: tfs.ModelSpec, terms: Terms = _NO_TERMS) -> tuple[VersionRoute, Request]:
         """The version that is meant at present, and a request to it that has no images yet."""
         if not spec.name:
             raise Refusal("INVALID_ARGUMENT", "ModelSpec has no name specified.")
@@ -237,13 +246,23 @@ class TensorFlowServing:
         unknown = Refusal("NOT_FOUND", f"Servable not found for request: {wanted}")
         if spec.HasField("version") and version < 1:
             raise unknown
-        request_id = request_id or secrets.token_hex(8)  # so that the canary is drawn once, here
+        request_id = terms.request_id or secrets.token_hex(8)  # so that the canary is drawn once, here
         try:
             model, number = self._classifier.resolve(spec.name, version, spec.version_label, request_id)
         except errors.ModelNotFound as error:
             known = spec.name in self._classifier.routes.models
             raise (_unknown_label(spec) if spec.version_label and known else unknown) from error
-        asked = Request((), model, version, 1, False, timeout_s, spec.version_label, request_id, all_scores=True)
+        asked = Request(
+            (),
+            model,
+            version,
+            1,
+            timeout_s=terms.left_s,
+            label=spec.version_label,
+            request_id=request_id,
+            all_scores=True,
+            bulk=terms.bulk,
+        )
         return self._classifier.routes.models[model].versions[number], asked
 
     def _pixels(self, tensor: tfs.TensorProto, side_px: int) -> list[Pixels]:

@@ -10,7 +10,7 @@ from service.classifier import Classifier
 from service.exchange import observe_answer
 from service.grpc import foreign
 from service.grpc.foreign import Context, Method
-from service.grpc.waiting import answer_of, remaining_s
+from service.grpc.waiting import answer_of, read_terms
 from service.open_inference import EXTENSIONS, PLATFORM, VERSION, OpenInference
 from service.readiness import Readiness
 from service.settings import Settings
@@ -45,7 +45,7 @@ def service(classifier: Classifier, settings: Settings, readiness: Readiness) ->
 
     async def infer(request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
         started = time.monotonic()
-        answer = await answer_of(classifier, face.read_infer(request, remaining_s(context, settings)))
+        answer = await answer_of(classifier, face.read_infer(request, read_terms(context, settings)))
         observe_answer("grpc", time.monotonic() - started, answer)
         return face.write_infer(request, answer)
 

@@ -25,9 +25,10 @@ from service.classifier import Classifier, Request
 from service.exchange import note_failure, observe_answer, present
 from service.grpc.models import get_model, list_models
 from service.grpc.stream import Stream, StreamContext
-from service.grpc.waiting import answer_of, remaining_s, request_id
+from service.grpc.waiting import answer_of, read_terms
 from service.metrics import count_request
 from service.settings import Settings
+from service.terms import Terms
 
 STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
     errors.EmptyImage: grpc.StatusCode.INVALID_ARGUMENT,
@@ -147,7 +148,7 @@ class Servicer(ImageClassifierServicer):
         """
         started = time.monotonic()
         try:
-            asked = _request(request, remaining_s(context, self._settings), request_id(context))
+            asked = _request(request, read_terms(context, self._settings))
             answer = await answer_of(self._classifier, asked)
         except errors.GraftError:
             raise
@@ -160,7 +161,7 @@ class Servicer(ImageClassifierServicer):
         return ClassifyResponse(model=answer.model, version=answer.version, results=answer.results)
 
 
-def _request(request: ClassifyRequest, timeout_s: float, named: str) -> Request:
+def _request(request: ClassifyRequest, terms: Terms) -> Request:
     if request.version < 0:
         raise errors.InvalidRequest(f"expected version to be 0 (the live one) or larger, got {request.version}")
     if request.top_k < 0:
@@ -173,11 +174,11 @@ def _request(request: ClassifyRequest, timeout_s: float, named: str) -> Request:
         request.version,
         request.top_k or _DEFAULT_TOP_K,
         request.pixels_sha256,
-        timeout_s,
+        terms.left_s,
         request.label,
-        named,
+        terms.request_id,
         activation_map=request.activation_map,
-        bulk=request.priority == BULK,
+        bulk=terms.bulk or request.priority == BULK,
     )
 
 

@@ -11,7 +11,7 @@ from protos import tensorflow_serving_pb2 as tfs
 from service.classifier import Answer, Classifier, Request
 from service.exchange import observe_answer
 from service.grpc.foreign import Context, Method, service
-from service.grpc.waiting import answer_of, remaining_s, request_id
+from service.grpc.waiting import answer_of, read_terms
 from service.settings import Settings
 from service.tensorflow_serving import TensorFlowServing
 
@@ -32,11 +32,11 @@ def services(classifier: Classifier, settings: Settings) -> Sequence[grpc.Generi
         return answer
 
     async def predict(request: tfs.PredictRequest, context: Context) -> tfs.PredictResponse:
-        answer = await run(face.read_predict(request, remaining_s(context, settings), request_id(context)))
+        answer = await run(face.read_predict(request, read_terms(context, settings)))
         return face.write_predict(request, answer)
 
     async def classify(request: tfs.ClassificationRequest, context: Context) -> tfs.ClassificationResponse:
-        asked = face.read_classify(request, remaining_s(context, settings), request_id(context))
+        asked = face.read_classify(request, read_terms(context, settings))
         return face.write_classify(await run(asked))
 
     prediction: dict[str, Method] = {

@@ -1,7 +1,8 @@
 """How a gRPC call waits for the classifier: until the answer, its deadline, or the client's going away."""
 
 import asyncio
-from typing import Any
+import time
+from typing import Any, Final
 
 import grpc
 
@@ -10,26 +11,29 @@ from service.errors import DeadlineExceeded
 from service.exchange import is_request_id
 from service.metrics import IN_FLIGHT
 from service.settings import Settings
+from service.terms import Terms, is_bulk
+
+_REQUEST_ID: Final = "x-request-id"
+_PRIORITY: Final = "x-request-priority"
+_OF_TERMS: Final = (_REQUEST_ID, _PRIORITY)
 
 
-def remaining_s(context: grpc.aio.ServicerContext[Any, Any], settings: Settings) -> float:
-    """Seconds until nobody wants the answer any more: the caller's deadline, which can only shorten ours.
+def read_terms(context: grpc.aio.ServicerContext[Any, Any], settings: Settings) -> Terms:
+    """The terms of a call: its deadline, which can only shorten ours, and what its metadata say.
 
     Raises:
         DeadlineExceeded: it has passed.
+        InvalidRequest: the metadata cannot be understood.
     """
-    remaining = context.time_remaining()
-    if remaining is None:
-        return settings.request_timeout_s
-    if remaining <= 0:
+    remaining_s = context.time_remaining()
+    if remaining_s is None:
+        remaining_s = settings.request_timeout_s
+    if remaining_s <= 0:
         raise DeadlineExceeded("the deadline passed before the request was read")
-    return min(settings.request_timeout_s, remaining)
-
-
-def request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """What the caller calls this request; empty for nothing, or for what cannot be a name."""
-    given = next((str(value) for key, value in context.invocation_metadata() or () if key == "x-request-id"), "")
-    return given if is_request_id(given) else ""
+    deadline = time.monotonic() + min(settings.request_timeout_s, remaining_s)
+    given = {key: value for key, value in context.invocation_metadata() or () if key in _OF_TERMS}
+    named = str(given.get(_REQUEST_ID, ""))
+    return Terms(deadline, named if is_request_id(named) else "", is_bulk(str(given.get(_PRIORITY, ""))))
 
 
 async def answer_of(classifier: Classifier, asked: Request) -> Answer:

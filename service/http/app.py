@@ -24,7 +24,8 @@ from service.http.disconnects import ClientGone
 from service.http.documentation import add_documentation
 from service.http.openapi import document
 from service.http.page import add_page
-from service.http.waiting import answer_of, within
+from service.http.terms import read_terms, reading, whole_number
+from service.http.waiting import answer_of
 from service.metrics import CONTENT_TYPE, expose
 from service.readiness import Readiness, describe
 from service.settings import LISTENING, Settings
@@ -72,31 +73,29 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
 
     @app.post("/classify")
     def classify() -> Response:
-        started = time.monotonic()
         top_k = _integer("top_k", 5, low=1, high=MAX_TOP_K)
         pixels = _integer("pixels_sha256", 0, low=0, high=1)
         activation_map = _integer("activation_map", 0, low=0, high=1)
         version = _integer("version", 0, low=0, high=2**63 - 1)
-        timeout_s, late = _timeout(settings.request_timeout_s)
+        terms = read_terms(settings.request_timeout_s)
         asked = Request(
             (),
             request.args.get("model", ""),
             version,
             top_k,
             bool(pixels),
-            timeout_s,
+            terms.left_s,
             request.args.get("label", ""),
-            request.headers.get("X-Request-Id", ""),
+            terms.request_id,
             activation_map=bool(activation_map),
-            bulk=_bulk(),
+            bulk=terms.bulk,
         )
         # what has no chance is refused before its images are read, which is most of what it would cost
         classifier.admit(asked)
-        with within(timeout_s, late):
+        with reading(terms, settings.request_timeout_s):
             uploads = read_uploads(request)
         read = time.monotonic()
-        left_s = max(0.001, timeout_s + started - read)
-        asked = replace(asked, images=[upload.image for upload in uploads], timeout_s=left_s)
+        asked = replace(asked, images=[upload.image for upload in uploads], timeout_s=terms.left_s)
         answer = answer_of(classifier, asked)
         observe_answer("http", time.monotonic() - read, answer)
         return _answer(answer, uploads)
@@ -166,34 +165,9 @@ def _refused(error: HTTPException) -> Response:
     return _problem(status, error.name.upper().replace(" ", "_"), error.description or "")
 
 
-def _bulk() -> bool:
-    """The priority that is asked for, in the query or in a header."""
-    priority = request.args.get("priority") or request.headers.get("X-Request-Priority") or "interactive"
-    if priority not in {"interactive", "bulk"}:
-        raise errors.InvalidRequest(f"expected priority to be interactive or bulk, got {priority[:100]!r}")
-    return priority == "bulk"
-
-
-def _timeout(limit_s: float) -> tuple[float, errors.GraftError]:
-    """Seconds for this request, the service's or the caller's own, and the error when its body takes longer."""
-    text = request.headers.get("X-Request-Timeout-Ms")
-    if text is not None:
-        asked_s = _whole_number("X-Request-Timeout-Ms", text, low=1, high=10**9) / 1e3
-        if asked_s < limit_s:
-            return asked_s, errors.DeadlineExceeded(f"expected the whole request within its {asked_s:g} s")
-    return limit_s, errors.RequestTimeout(f"expected the whole request within {limit_s:g} s")
-
-
 def _integer(name: str, default: int, *, low: int, high: int) -> int:
     text = request.args.get(name)
-    return default if text is None else _whole_number(name, text, low=low, high=high)
-
-
-def _whole_number(name: str, text: str, *, low: int, high: int) -> int:
-    # 19 digits hold every number that is allowed; int() of very many raises an error of its own
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or not low <= int(text) <= high:
-        raise errors.InvalidRequest(f"expected {name} to be an integer of {low} to {high}, got {text[:100]!r}")
-    return int(text)
+    return default if text is None else whole_number(name, text, low=low, high=high)
 
 
 def _answer(answer: Answer, uploads: Sequence[Upload]) -> Response:

@@ -18,7 +18,8 @@ from protos import open_inference_pb2 as oip
 from service.classifier import Classifier
 from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
-from service.http.waiting import answer_of, whole_body, within
+from service.http.terms import read_terms, reading
+from service.http.waiting import answer_of, whole_body
 from service.open_inference import EXTENSIONS, PLATFORM, VERSION, OpenInference, Output, to_raw
 from service.settings import Settings
 from service.tensors import Refusal, flatten, pack
@@ -69,13 +70,15 @@ def blueprint(classifier: Classifier, settings: Settings, is_ready: Callable[[],
     @routes.post("/v2/models/<name>/infer")
     @routes.post("/v2/models/<name>/versions/<version>/infer")
     def infer(name: str, version: str = "") -> Response:
-        with within(settings.request_timeout_s):
+        terms = read_terms(settings.request_timeout_s)
+        face.admit(name, version, terms)  # before the body is read, which is most of what it would cost
+        with reading(terms, settings.request_timeout_s):
             body = whole_body()
         asked, binary = _read(body, request.headers.get(HEADER_LENGTH))
         asked.model_name, asked.model_version = name, version
-        asked.id = asked.id or request.headers.get("X-Request-Id", "")
+        asked.id = asked.id or terms.request_id
         started = time.monotonic()
-        answer = answer_of(classifier, face.read_infer(asked, settings.request_timeout_s))
+        answer = answer_of(classifier, face.read_infer(asked, terms))
         observe_answer("http", time.monotonic() - started, answer)
         head = {"model_name": answer.model, "model_version": str(answer.version)} | (
             {"id": asked.id} if asked.id else {}

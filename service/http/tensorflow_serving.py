@@ -20,10 +20,12 @@ from protos import tensorflow_serving_pb2 as tfs
 from service.classifier import Answer, Classifier, Request
 from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
-from service.http.waiting import answer_of, whole_body, within
+from service.http.terms import read_terms, reading
+from service.http.waiting import answer_of, whole_body
 from service.settings import Settings
 from service.tensorflow_serving import TensorFlowServing
 from service.tensors import IMAGES, Refusal, flatten, pack
+from service.terms import Terms
 
 _MODEL: Final = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 _STATUS: Final = re.compile(_MODEL + r"(/metadata)?")
@@ -41,18 +43,18 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
         observe_answer("http", time.monotonic() - started, answer)
         return answer
 
-    def predict(spec: tfs.ModelSpec, document: dict[str, Any]) -> Response:
+    def predict(spec: tfs.ModelSpec, document: dict[str, Any], terms: Terms) -> Response:
         by_row, asked = _predict_request(spec, document)
-        answer = run(face.read_predict(asked, settings.request_timeout_s, request.headers.get("X-Request-Id", "")))
+        answer = run(face.read_predict(asked, terms))
         outputs = {name: _rows(tensor) for name, tensor in face.write_predict(asked, answer).outputs.items()}
         if by_row:
             rows = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
             return jsonify(predictions=rows if len(outputs) > 1 else next(iter(outputs.values())))
         return jsonify(outputs=outputs if len(outputs) > 1 else next(iter(outputs.values())))
 
-    def classify(spec: tfs.ModelSpec, document: dict[str, Any]) -> Response:
+    def classify(spec: tfs.ModelSpec, document: dict[str, Any], terms: Terms) -> Response:
         asked = _classify_request(spec, document)
-        answer = run(face.read_classify(asked, settings.request_timeout_s, request.headers.get("X-Request-Id", "")))
+        answer = run(face.read_classify(asked, terms))
         results = face.write_classify(answer).result.classifications
         return jsonify(results=[[[one.label, _short(one.score)] for one in row.classes] for row in results])
 
@@ -83,11 +85,13 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
             raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
         if not matched:
             raise _malformed()
-        with within(settings.request_timeout_s):
-            document = _parse(whole_body())
+        terms = read_terms(settings.request_timeout_s)
         spec = _spec(*matched.groups()[:3])
+        face.admit(spec, terms)  # before the body is read, which is most of what it would cost
+        with reading(terms, settings.request_timeout_s):
+            document = _parse(whole_body())
         spec.signature_name = _signature_name(document)
-        return (predict if matched[4] == "predict" else classify)(spec, document)
+        return (predict if matched[4] == "predict" else classify)(spec, document, terms)
 
     return routes
 

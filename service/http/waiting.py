@@ -3,24 +3,13 @@
 from functools import cache
 from typing import Any
 
-import gevent
 from flask import request
 from gevent.event import AsyncResult
 
 from service.classifier import Answer, Classifier, Request
-from service.errors import GraftError, RequestTimeout
 from service.http.disconnects import ClientGone, Disconnects
 from service.metrics import IN_FLIGHT
 from service.reactor import GeventReactor
-
-
-def within(seconds: float, late: GraftError | None = None) -> gevent.Timeout:
-    """A context in which the request is read; a client that trickles must not hold us for ever.
-
-    Raises:
-        RequestTimeout: on leaving it late, or the error that is given instead.
-    """
-    return gevent.Timeout(seconds, late or RequestTimeout(f"expected the whole request within {seconds:g} s"))
 
 
 def whole_body() -> bytes:

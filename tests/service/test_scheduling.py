@@ -15,7 +15,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from protos.classifier_pb2 import BULK, ClassifyRequest, Image
+from protos import open_inference_pb2 as oip
+from protos import tensorflow_serving_pb2 as tfs
+from protos.classifier_pb2 import BULK, ClassifyRequest, ClassifyResponse, Image
 from protos.classifier_pb2_grpc import ImageClassifierStub
 from service.backlog import SUFFIX, Backlog
 from tests.pictures import plain
@@ -60,13 +62,52 @@ def _waits(backlog: Backlog, interactive: int, bulk: int = 0) -> Callable[[], bo
     return lambda: [count // _IMAGES for count in backlog.in_flight()] == [interactive, bulk]
 
 
-def _request(service: Service, query: str = "", headers: str = "") -> socket.socket:
+_B64 = {"b64": base64.b64encode(plain("red")).decode()}
+_TENSOR = {"name": "image_bytes", "datatype": "BYTES", "shape": [_IMAGES], "data": [_B64["b64"]] * _IMAGES}
+_OVER_HTTP = {
+    "/classify": {"images": [_B64] * _IMAGES},
+    "/v1/models/pets:predict": {"signature_name": "serving_bytes", "instances": [_B64] * _IMAGES},
+    "/v1/models/pets:classify": {"examples": [{"image/encoded": _B64}] * _IMAGES},
+    "/v2/models/pets/infer": {"inputs": [_TENSOR]},
+}
+
+
+def _over_grpc() -> dict[str, tuple[object, type]]:
+    """Every method that classifies, with a request and the answer's type."""
+    predict = tfs.PredictRequest(model_spec={"name": "pets", "signature_name": "serving_bytes"})
+    predict.inputs["image_bytes"].CopyFrom(tfs.TensorProto(dtype=tfs.DT_STRING, string_val=[plain("red")] * _IMAGES))
+    predict.inputs["image_bytes"].tensor_shape.dim.add(size=_IMAGES)
+    examples = tfs.ClassificationRequest(model_spec={"name": "pets"})
+    for _ in range(_IMAGES):
+        feature = examples.input.example_list.examples.add().features.feature["image/encoded"]
+        feature.bytes_list.value.append(plain("red"))
+    infer = oip.ModelInferRequest(model_name="pets")
+    infer.inputs.add(name="image_bytes", datatype="BYTES", shape=[_IMAGES])
+    infer.inputs[0].contents.bytes_contents.extend([plain("red")] * _IMAGES)
+    own = ClassifyRequest(images=[Image(data=plain("red"))] * _IMAGES)
+    return {
+        "/graft.v1.ImageClassifier/Classify": (own, ClassifyResponse),
+        "/tensorflow.serving.PredictionService/Predict": (predict, tfs.PredictResponse),
+        "/tensorflow.serving.PredictionService/Classify": (examples, tfs.ClassificationResponse),
+        "/inference.GRPCInferenceService/ModelInfer": (infer, oip.ModelInferResponse),
+    }
+
+
+def _calls(channel: grpc.Channel, **terms: object) -> list[grpc.Future]:
+    """Begins all of them."""
+    return [
+        channel.unary_unary(method, type(request).SerializeToString, answer.FromString).future(request, **terms)
+        for method, (request, answer) in _over_grpc().items()
+    ]
+
+
+def _request(service: Service, query: str = "", headers: str = "", path: str = "/classify") -> socket.socket:
     """Sends a whole request without waiting for the answer."""
     host, port = service.http.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=60)
-    body = json.dumps({"images": [{"b64": base64.b64encode(plain("red")).decode()}] * _IMAGES})
+    body = json.dumps(_OVER_HTTP[path])
     headers += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    connection.sendall(f"POST /classify{query} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}".encode())
+    connection.sendall(f"POST {path}{query} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}".encode())
     return connection
 
 
@@ -123,6 +164,43 @@ def test_priorities_are_told_apart_in_every_form(lone: Service) -> None:
     for connection in connections:
         assert connection.recv(12) == b"HTTP/1.1 200"
         connection.close()
+
+
+def test_every_interface_takes_priorities(lone: Service) -> None:
+    """The header over HTTP, the metadata over gRPC: what each of them sends waits as bulk, and is answered."""
+    with grpc.insecure_channel(lone.grpc) as channel:
+        with _stopped(lone) as backlog:
+            connections = [_request(lone, "", "X-Request-Priority: bulk\r\n", path) for path in _OVER_HTTP]
+            calls = _calls(channel, metadata=(("x-request-priority", "bulk"),), timeout=60)
+            eventually(_waits(backlog, 0, len(connections) + len(calls)), "all wait as bulk")
+        assert [call.code() for call in calls] == [grpc.StatusCode.OK] * len(calls)
+    for connection in connections:
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        connection.close()
+
+
+def test_every_interface_keeps_deadlines(lone: Service) -> None:
+    """The engine does not answer: 504 and DEADLINE_EXCEEDED after the caller's time, and nothing is left to do."""
+    with grpc.insecure_channel(lone.grpc) as channel, _stopped(lone) as backlog:
+        connections = [_request(lone, "", "X-Request-Timeout-Ms: 300\r\n", path) for path in _OVER_HTTP]
+        calls = _calls(channel, timeout=1)
+        eventually(lambda: backlog.in_flight()[0] >= _IMAGES, "some of them wait")
+        for connection in connections:
+            assert connection.recv(12) == b"HTTP/1.1 504"
+            connection.close()
+        assert [call.code() for call in calls] == [grpc.StatusCode.DEADLINE_EXCEEDED] * len(calls)
+        eventually(_waits(backlog, 0), "nobody waits any more")
+
+
+def test_no_interface_takes_an_unknown_priority(lone: Service) -> None:
+    """400 and INVALID_ARGUMENT, in the words of /classify."""
+    expected = "expected priority to be interactive or bulk, got 'urgent'"
+    for path, document in _OVER_HTTP.items():
+        answer = lone.request("POST", path, json.dumps(document), {"X-Request-Priority": "urgent"})
+        assert (answer.status, expected in answer.body.decode()) == (400, True), path
+    with grpc.insecure_channel(lone.grpc) as channel:
+        for call in _calls(channel, metadata=(("x-request-priority", "urgent"),), timeout=20):
+            assert (call.code(), call.details()) == (grpc.StatusCode.INVALID_ARGUMENT, expected)
 
 
 def test_an_unknown_priority_is_refused(lone: Service) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from service.errors import GraftError, Unauthenticated
 from service.http.foreign import HTTP_STATUS
-from service.http.openapi.parts import REQUEST_ID, Json, answer, foreign_errors, operation, parameter, reference
+from service.http.openapi.parts import TERMS, Json, answer, foreign_errors, operation, parameter, reference
 from service.tensors import STATUS
 
 _URL: Final = "http://localhost:8501"
@@ -59,7 +59,7 @@ def tensorflow_serving_paths() -> Json:
                     f"curl {curl} {_URL}{example}:{method}",
                     {"200": answer("By rows or by columns, as asked.", reference(body + "Answer"))}
                     | _errors(reads=True),
-                    parameters=[REQUEST_ID],
+                    parameters=[*TERMS],
                     requestBody={"required": True, "content": {"application/json": {"schema": reference(body)}}},
                 )
             }
@@ -98,7 +98,7 @@ def open_inference_paths() -> Json:
                 {"200": _inferred()} | _errors(reads=True),
                 description="With the binary tensor data extension and the classification extension.",
                 parameters=[
-                    REQUEST_ID,
+                    *TERMS,
                     parameter(
                         "Inference-Header-Content-Length",
                         "How many bytes of the body are JSON; binary tensors follow them.",

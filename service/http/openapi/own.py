@@ -6,7 +6,7 @@ from typing import Final
 from service.classifier import MAX_TOP_K
 from service.errors import ImageError, ModelNotFound, RequestTimeout, Unauthenticated
 from service.http.openapi.parts import (
-    REQUEST_ID,
+    TERMS,
     Json,
     Statuses,
     answer,
@@ -24,7 +24,6 @@ _FLAG: Final[Json] = {"type": "integer", "enum": [0, 1], "default": 0}
 _WHOLE_REQUEST: Final = (RequestTimeout, ModelNotFound)
 """Errors that are never an image's: they are found before there are images."""
 
-_PRIORITY: Final[Json] = {"enum": ["interactive", "bulk"], "default": "interactive"}
 _MODEL: Final = parameter("name", "The model.", {"type": "string"}, "pets", where="path")
 
 
@@ -338,15 +337,7 @@ def _classify(statuses: Statuses, settings: Settings) -> Json:
             ),
             parameter("pixels_sha256", "1: also give the digest of the pixels that the model saw.", _FLAG),
             parameter("activation_map", "1: also say where the model saw the label.", _FLAG),
-            parameter("priority", "`bulk` runs only while nobody else waits.", _PRIORITY),
-            parameter("X-Request-Priority", "The same as a header; the query comes first.", _PRIORITY, where="header"),
-            parameter(
-                "X-Request-Timeout-Ms",
-                "After how many milliseconds the answer is of no use any more.",
-                {"type": "integer", "minimum": 1, "maximum": 10**9},
-                where="header",
-            ),
-            REQUEST_ID,
+            *TERMS,
         ],
         requestBody={
             "required": True,

@@ -14,12 +14,34 @@ Statuses = Mapping[type[GraftError], HTTPStatus]
 RETRY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses that say when to try again."""
 
-REQUEST_ID: Final[Json] = {
-    "name": "X-Request-Id",
-    "in": "header",
-    "schema": {"type": "string"},
-    "description": "A name for the request. It travels with it to the engine, whose log lines have it.",
-}
+_PRIORITY: Final[Json] = {"enum": ["interactive", "bulk"], "default": "interactive"}
+TERMS: Final[list[Json]] = [
+    {
+        "name": "priority",
+        "in": "query",
+        "description": "`bulk` runs only while nobody else waits.",
+        "schema": _PRIORITY,
+    },
+    {
+        "name": "X-Request-Priority",
+        "in": "header",
+        "description": "The same as a header; the query comes first.",
+        "schema": _PRIORITY,
+    },
+    {
+        "name": "X-Request-Timeout-Ms",
+        "in": "header",
+        "description": "After how many milliseconds the answer is of no use any more.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 10**9},
+    },
+    {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "A name for the request. It travels with it to the engine, whose log lines have it.",
+        "schema": {"type": "string"},
+    },
+]
+"""Parameters of every path that classifies; see service/terms.py."""
 
 _WERKZEUG: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 """Statuses that Flask gives before any path of ours is reached. Their code is their name."""
