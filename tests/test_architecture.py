@@ -101,7 +101,7 @@ def _client_errors() -> set[type[errors.GraftError]]:
 
 def test_http_translates_every_error_that_a_client_can_meet() -> None:
     """One status each, 4xx or 5xx, and none for what no client meets."""
-    from service.http.app import STATUS  # noqa: PLC0415 - gevent is for this test alone
+    from service.http.reply import STATUS  # noqa: PLC0415 - gevent is for this test alone
 
     assert set(STATUS) == _client_errors()
     assert all(400 <= status < 600 for status in STATUS.values())

@@ -1,6 +1,7 @@
 """`python -m service.grpc.server SETTINGS`: the process. One asyncio loop with grpc.aio, health and reflection."""
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -70,6 +71,9 @@ async def serve(settings: Settings) -> None:
     add_reflection([_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name], server)
     server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
     await server.start()
+    # what is loaded stays: never walk it again when collecting garbage
+    gc.collect()
+    gc.freeze()
     (settings.run_dir / f"grpc{LISTENING}").touch()
     await stop.wait()
     servicer.end_streams()

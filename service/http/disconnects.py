@@ -13,6 +13,9 @@ from gevent import monkey
 
 from service.reactor import Reactor
 
+CLIENT_GONE: Final = "499"
+"""The status of a request whose client hung up. Only metrics and log see it; it is what nginx says in this case."""
+
 _LOOK_EVERY_S: Final = 0.02
 
 

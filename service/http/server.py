@@ -1,5 +1,6 @@
 """`python -m service.http.server SETTINGS`: the process. Gunicorn runs the application in its gevent workers."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from prometheus_client import multiprocess
 
+from service.http.worker import FrontWorker
 from service.log import configure_log
 from service.settings import LISTENING, Settings, load_settings
 
 if TYPE_CHECKING:
     from service.exchange import Observer
+    from service.http.plain import PlainRequests
 
 
 class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
@@ -26,6 +29,7 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._observer: Observer | None = None
+        self.plain: PlainRequests | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -34,7 +38,7 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             "bind": f"{self._settings.host}:{self._settings.http_port}",
             "reuse_port": True,  # the supervisor holds the port with a socket of its own; see service/ports.py
             "workers": self._settings.workers,
-            "worker_class": "gevent",
+            "worker_class": FrontWorker,
             "worker_connections": 4096,
             "keepalive": 15,
             "timeout": 60,
@@ -44,7 +48,7 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             "proc_name": "graft",
             "loglevel": "warning",
             "logger_class": _Log,
-            "post_worker_init": _name_worker,
+            "post_worker_init": _begin_worker,
             "child_exit": _forget_worker,
             "worker_exit": self._close,
             "pre_fork": _name_master,
@@ -63,6 +67,7 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
         from service.classifier import Classifier  # noqa: PLC0415
         from service.http.app import create_app  # noqa: PLC0415
         from service.http.observed import observed  # noqa: PLC0415
+        from service.http.plain import PlainRequests  # noqa: PLC0415
         from service.reactor import GeventReactor  # noqa: PLC0415
         from service.readiness import Readiness  # noqa: PLC0415
 
@@ -78,6 +83,9 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
         )
         app = create_app(classifier, Readiness(classifier, reactor), settings)
         self._observer = exchange.Observer(settings)
+        self.plain = PlainRequests(
+            classifier, self._observer, settings.request_timeout_s, max_body_bytes=settings.max_body_bytes
+        )
         return observed(app.wsgi_app, self._observer)
 
     def _close(self, _: Arbiter, __: Worker) -> None:
@@ -101,8 +109,11 @@ def _name_master(_: Arbiter, __: Worker) -> None:
     setproctitle.setproctitle("graft fronts")
 
 
-def _name_worker(worker: Worker) -> None:
+def _begin_worker(worker: Worker) -> None:
     setproctitle.setproctitle(f"graft front {worker.age - 1}")
+    # what is loaded stays: never walk it again when collecting garbage
+    gc.collect()
+    gc.freeze()
 
 
 def _forget_worker(_: Arbiter, worker: Worker) -> None:

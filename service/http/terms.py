@@ -1,11 +1,12 @@
 """The terms of an HTTP request: query and headers that mean the same on every path that classifies."""
 
 import time
-from typing import Final
+from typing import Final, Protocol
 
 import gevent
 from flask import request
 
+from service.classifier import MAX_TOP_K, Request
 from service.errors import DeadlineExceeded, InvalidRequest, RequestTimeout
 from service.terms import Terms, is_bulk
 
@@ -13,36 +14,81 @@ _DIGITS: Final = 19
 """They hold every number that is allowed anywhere; int() of very many raises an error of its own."""
 
 
-def read_terms(limit_s: float) -> Terms:
-    """Reads the terms of the present request, which has just arrived.
+class Values(Protocol):
+    """Names and what they stand for, each once."""
+
+    def get(self, name: str, /) -> str | None:
+        """What a name stands for."""
+
+
+class Said(Protocol):
+    """A request's query and headers, as Flask's request has them."""
+
+    @property
+    def args(self) -> Values:
+        """The query."""
+
+    @property
+    def headers(self) -> Values:
+        """The headers."""
+
+
+def read_terms(limit_s: float, said: Said = request) -> Terms:
+    """Reads the terms of a request that has just arrived.
 
     Args:
         limit_s: seconds that the service gives a request; the caller's own can only shorten them.
+        said: by default the present one of Flask.
 
     Raises:
         InvalidRequest: one of them cannot be understood.
     """
     arrived = time.monotonic()
-    text = request.headers.get("X-Request-Timeout-Ms")
+    text = said.headers.get("X-Request-Timeout-Ms")
     if text is not None:
         limit_s = min(limit_s, whole_number("X-Request-Timeout-Ms", text, low=1, high=10**9) / 1e3)
-    priority = request.args.get("priority") or request.headers.get("X-Request-Priority") or ""
-    return Terms(arrived + limit_s, request.headers.get("X-Request-Id", ""), is_bulk(priority))
+    priority = said.args.get("priority") or said.headers.get("X-Request-Priority") or ""
+    return Terms(arrived + limit_s, said.headers.get("X-Request-Id") or "", is_bulk(priority))
 
 
-def reading(terms: Terms, limit_s: float) -> gevent.Timeout:
+def read_asked(terms: Terms, said: Said = request) -> Request:
+    """What a request for /classify asks, its images still to come.
+
+    Args:
+        terms: of the request.
+        said: by default the present one of Flask.
+
+    Raises:
+        InvalidRequest: a parameter cannot be understood.
+    """
+    return Request(
+        (),
+        said.args.get("model") or "",
+        _number(said, "version", 0, low=0, high=2**63 - 1),
+        _number(said, "top_k", 5, low=1, high=MAX_TOP_K),
+        bool(_number(said, "pixels_sha256", 0, low=0, high=1)),
+        terms.left_s,
+        said.args.get("label") or "",
+        terms.request_id,
+        activation_map=bool(_number(said, "activation_map", 0, low=0, high=1)),
+        bulk=terms.bulk,
+    )
+
+
+def reading(terms: Terms, limit_s: float, said: Said = request) -> gevent.Timeout:
     """A context in which the request's body is read; a client that trickles must not hold us for ever.
 
     Args:
         terms: of the request.
         limit_s: seconds that the service gives a request.
+        said: by default the present one of Flask.
 
     Raises:
         DeadlineExceeded: on leaving it after the caller's deadline.
         RequestTimeout: on leaving it late, where the caller had no deadline that was sooner.
     """
     left_s = terms.left_s
-    own = request.headers.get("X-Request-Timeout-Ms")
+    own = said.headers.get("X-Request-Timeout-Ms")
     late = DeadlineExceeded if own is not None and int(own) / 1e3 < limit_s else RequestTimeout
     return gevent.Timeout(left_s, late(f"expected the whole request within {left_s:.3g} s"))
 
@@ -56,3 +102,8 @@ def whole_number(name: str, text: str, *, low: int, high: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > _DIGITS or not low <= int(text) <= high:
         raise InvalidRequest(f"expected {name} to be an integer of {low} to {high}, got {text[:100]!r}")
     return int(text)
+
+
+def _number(said: Said, name: str, default: int, *, low: int, high: int) -> int:
+    text = said.args.get(name)
+    return default if text is None else whole_number(name, text, low=low, high=high)

@@ -24,8 +24,13 @@ def whole_body() -> bytes:
     return body
 
 
-def answer_of(classifier: Classifier, asked: Request) -> Answer:
+def answer_of(classifier: Classifier, asked: Request, descriptor: int | None = None) -> Answer:
     """The answer to a request. Its end is certain: every call has a deadline.
+
+    Args:
+        classifier: who answers.
+        asked: the request.
+        descriptor: of its client's connection; by default that of Flask's present request.
 
     Raises:
         GraftError: it was refused at once (see Classifier.submit).
@@ -41,7 +46,9 @@ def answer_of(classifier: Classifier, asked: Request) -> Answer:
         call.cancel()
         result.set_exception(ClientGone())
 
-    disconnects, descriptor = _disconnects(), request.environ["gunicorn.socket"].fileno()
+    if descriptor is None:
+        descriptor = int(request.environ["gunicorn.socket"].fileno())
+    disconnects = _disconnects()
     disconnects.watch(descriptor, gone)
     try:
         with IN_FLIGHT.track_inprogress():

@@ -10,8 +10,9 @@ from werkzeug.routing import Rule
 
 from service.errors import BY_CODE, Unauthenticated
 from service.http import tensorflow_serving
-from service.http.app import STATUS, create_app
+from service.http.app import create_app
 from service.http.openapi import document
+from service.http.reply import STATUS
 from service.open_inference import VERSION
 from service.settings import Settings
 
@@ -89,7 +90,7 @@ def test_every_parameter_is_described(described):
 
 
 def _looked_up() -> set[str]:
-    """Names in `request.args.get(NAME)`, `request.headers.get(NAME)` and `_integer(NAME)` below service/http."""
+    """Names in `request.args.get(NAME)`, `request.headers.get(NAME)`, `_number(said, NAME)` below service/http."""
     found = set()
     for path in (_ROOT / "service" / "http").glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -100,12 +101,13 @@ def _looked_up() -> set[str]:
         }
         for node in ast.walk(tree):
             called = isinstance(node, ast.Call) and ast.unparse(node.func)
-            if called in {"request.args.get", "request.headers.get", "_integer"}:
-                first = node.args[0]
-                if isinstance(first, ast.Constant):
-                    found.add(first.value)
-                elif first.id != "name":  # _integer's own look-up
-                    found.add(constants[first.id])
+            looks_up = {f"{whose}.{what}.get" for whose in ("request", "said") for what in ("args", "headers")}
+            if called in {*looks_up, "_number"}:
+                named = node.args[1 if called == "_number" else 0]
+                if isinstance(named, ast.Constant):
+                    found.add(named.value)
+                elif named.id != "name":  # _number's own look-up
+                    found.add(constants[named.id])
     return found
 
 
