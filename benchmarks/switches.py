@@ -3,8 +3,9 @@
 Copies the highest version of the first model in MODELS as versions 1 to 4, each with labels of its own, and serves
 them. While clients ask without a pause over HTTP and gRPC, it switches to another version and back, in turn, and kills
 an engine after each switch until enough are killed. Prints answers, failed requests, answers with another version's
-labels, how long the way back took, and the proportional set size (PSS) of all processes before and afterwards, with
-version 1 alone. Ends with 1 when a request failed or an answer was mislabelled.
+labels, how long switching took, the longest wait for an answer, and the proportional set size (PSS) of all processes
+before and afterwards, with one version loaded. Ends with 1 when a request failed (a refusal is one, too), an answer was
+mislabelled, or memory grew by more than 5 %.
 """
 
 import argparse
@@ -15,11 +16,11 @@ import random
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +28,8 @@ from pathlib import Path
 import grpc
 from google.protobuf import json_format
 
-from benchmarks.footprint import memory_mb, wait_until_ready
+from benchmarks.footprint import memory_mb
+from benchmarks.running import Running, serving
 from protos.classifier_pb2 import ClassifyRequest, Image
 from protos.classifier_pb2_grpc import ImageClassifierStub
 from protos.manifest_pb2 import Manifest
@@ -40,6 +42,7 @@ _VERSIONS = (1, 2, 3, 4)
 _NAME = "bench"
 _KEEP_PREVIOUS_S = 5.0
 _SETTLE_S = 10.0
+_GROWTH = 1.05
 
 
 class _Clients:
@@ -47,9 +50,11 @@ class _Clients:
 
     def __init__(self, http_address: str, grpc_address: str, image: bytes, count: int) -> None:
         self.answers = 0
-        self.failures: list[str] = []
+        self.failures: Counter[str] = Counter()
         self.mislabelled = 0
-        self._counting = threading.Lock()  # guards the three above
+        self.longest_s = 0.0
+        self.doing = "nothing"  # what goes on meanwhile, for failures to be told apart by
+        self._counting = threading.Lock()  # guards those above
         self._stop = threading.Event()
         self._image = image
         self._pool = ThreadPoolExecutor(count)
@@ -63,15 +68,23 @@ class _Clients:
 
     def _run(self, ask: Callable[[], tuple[int, str]]) -> None:
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 version, label = ask()
+            except grpc.RpcError as error:
+                self._fail(f"{error.code().name}: {error.details()}")
+                continue
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a failed request
-                with self._counting:
-                    self.failures.append(f"{type(error).__name__}: {error}"[:300])
+                self._fail(f"{type(error).__name__}: {error}")
                 continue
             with self._counting:
                 self.answers += 1
+                self.longest_s = max(self.longest_s, time.monotonic() - started)
                 self.mislabelled += not label.startswith(f"{version}:")
+
+    def _fail(self, reason: str) -> None:
+        with self._counting:
+            self.failures[f"during {self.doing}: {reason}"[:200]] += 1
 
     def _over_http(self, address: str) -> Callable[[], tuple[int, str]]:
         connection = http.client.HTTPConnection(address, timeout=60)
@@ -107,63 +120,55 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=32, metavar="N", help="default: 32")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="graft-bench-") as folder:
-        models, run_dir = Path(folder) / "models", Path(folder) / "run"
-        run_dir.mkdir()
+        models = Path(folder)
         image = _copy_versions(options.models, models)
         _pin(models, 1)
-        command = [sys.executable, "-m", "service", "--models", str(models), "--run-dir", str(run_dir)]
-        command += ["--http-port", "0", "--grpc-port", "0", "--keep-previous-s", str(_KEEP_PREVIOUS_S)]
-        with (Path(folder) / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            return _measure(options, Path(folder), process, image)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+        with serving(models, ("--keep-previous-s", str(_KEEP_PREVIOUS_S))) as service:
+            clients = _Clients(service.http.removeprefix("http://"), service.grpc, image, options.clients)
+            try:
+                return _disturb(options, models, service, clients)
+            finally:
+                clients.stop()
 
 
-def _measure(options: argparse.Namespace, folder: Path, process: "subprocess.Popen[bytes]", image: bytes) -> int:
-    run_dir = folder / "run"
-    url = wait_until_ready(run_dir, process)
-    address = json.loads((run_dir / "address.json").read_text(encoding="ascii"))
-    clients = _Clients(url.removeprefix("http://"), address["grpc"], image, options.clients)
-    try:
-        return _disturb(options, folder, process.pid, url, clients)
-    finally:
-        clients.stop()
-
-
-def _disturb(options: argparse.Namespace, folder: Path, supervisor: int, url: str, clients: _Clients) -> int:
-    models, run_dir = folder / "models", folder / "run"
+def _disturb(options: argparse.Namespace, models: Path, service: Running, clients: _Clients) -> int:
+    url = service.http
     _until(lambda: clients.answers > 50 * options.clients, "warm")
-    before = sum(memory_mb(supervisor).values())
-    live, rollbacks = 1, []
+    before = sum(memory_mb(service.pid).values())
+    live, loads, rollbacks = 1, [], []
     for number in range(max(options.switches, options.kills)):
         if number < options.switches:
             back = number % 2 == 1
             target = 1 if back else _VERSIONS[1 + number // 2 % 3]  # another one each time, so it must be loaded
+            clients.doing = "a rollback" if back else "a new version"
             started = time.monotonic()
             _pin(models, target)
             _until(lambda target=target: _live(url) == target, f"version {target}")  # type: ignore[misc]
-            rollbacks += [time.monotonic() - started] if back else []
+            (rollbacks if back else loads).append(time.monotonic() - started)
             live = target
         if number < options.kills:
-            os.kill(random.choice(_engines(run_dir)), signal.SIGKILL)
+            clients.doing = "a kill"
+            os.kill(random.choice(_engines(service.run_dir)), signal.SIGKILL)
         answered = clients.answers
         _until(lambda answered=answered: clients.answers > answered + 5 * options.clients, "answers")  # type: ignore[misc]
     time.sleep(_KEEP_PREVIOUS_S + _SETTLE_S)  # engines that were replaced have loaded, the version before has ended
     _until(lambda: _versions(url) == [live], "one version loaded")
-    after = sum(memory_mb(supervisor).values())
+    after = sum(memory_mb(service.pid).values())
     lines = (
         f"{options.switches} switches, {options.kills} kill -9, {options.clients} clients: {clients.answers} answers",
-        f"failed requests: {len(clients.failures)}",
+        f"failed requests: {sum(clients.failures.values())}",
         f"answers with another version's labels: {clients.mislabelled}",
-        f"rollback to answers: median {statistics.median(rollbacks):.2f} s, longest {max(rollbacks):.2f} s",
+        f"longest wait for an answer: {clients.longest_s:.2f} s",
+        *(
+            f"{what} to answers: median {statistics.median(took):.2f} s, longest {max(took):.2f} s"
+            for what, took in (("new version", loads), ("rollback", rollbacks))
+            if took
+        ),
         f"PSS of all processes: {before:.0f} MB before, {after:.0f} MB after ({after / before - 1:+.1%})",
-        *clients.failures[:5],
+        *(f"{count} {reason}" for reason, count in clients.failures.most_common(8)),
     )
     sys.stdout.write("\n".join(lines) + "\n")
-    return 1 if clients.failures or clients.mislabelled else 0
+    return 1 if clients.failures or clients.mislabelled or after > _GROWTH * before else 0
 
 
 def _copy_versions(source: Path, models: Path) -> bytes:

@@ -3,6 +3,9 @@
 Counts what is in flight in this front and compares what waits at the engines (service/backlog.py), in seconds of work,
 with the target and the request's own deadline. What cannot be in time is refused before anything is done for it. An
 engine for which nothing waits takes anything, however short the time, so an estimate that is too high corrects itself.
+
+A front that is short of time is late itself: with its answers, so it lets fewer in; and so that refusing does not take
+the time that answering needs, it keeps its refusals back for a moment, which slows down those who ask again at once.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,15 @@ from service.errors import Overloaded
 
 _SHARE: Final = 0.75
 """Of the time there is, the rest being for what no estimate knows: larger pictures, the way through the front."""
+
+_LAG_WEIGHT: Final = 0.2
+"""Of the latest look at the event loop in the running estimate of its lag."""
+_LAGS_OF_ANSWER: Final = 2
+"""An answer waits for the loop twice: to be read from the engine, and to be written."""
+_LEAST_LAG_S: Final = 0.005
+_LAGS_KEPT_BACK: Final = 8
+_LONGEST_KEPT_BACK_S: Final = 1.0
+"""As long as clients are told to wait before they ask again (Retry-After)."""
 
 
 class Admission:
@@ -27,6 +39,7 @@ class Admission:
         self._most = (max_queue, max(1, max_queue // 2))
         self._limit_s = _SHARE * target_s
         self._in_flight = [0, 0]
+        self._lag_s = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -40,6 +53,15 @@ class Admission:
     def leave(self, images: int, *, bulk: bool) -> None:
         """Counts images out again."""
         self._in_flight[bulk] -= images
+
+    def observe_lag(self, late_s: float) -> None:
+        """Learns by how much this front's event loop was late for something at a fixed time."""
+        self._lag_s += _LAG_WEIGHT * (late_s - self._lag_s)
+
+    @property
+    def _kept_back_s(self) -> float:
+        """For how long a refusal is kept back; 0 while the front is not short of time."""
+        return min(_LONGEST_KEPT_BACK_S, _LAGS_KEPT_BACK * self._lag_s) if self._lag_s > _LEAST_LAG_S else 0.0
 
     def check(self, backlogs: Sequence[Backlog], images: int, *, bulk: bool, timeout_s: float) -> None:
         """Refuses what could not be in time.
@@ -56,7 +78,8 @@ class Admission:
         here = self._in_flight[1] if bulk else self.in_flight
         if here + images > self._most[bulk]:
             raise Overloaded(
-                f"expected at most {self._most[bulk]} images in flight, there are {here} and {images} more came"
+                f"expected at most {self._most[bulk]} images in flight, there are {here} and {images} more came",
+                kept_back_s=self._kept_back_s,
             )
         interactive_ahead = bulk_ahead = speed = batch_s = 0.0
         for backlog in backlogs:
@@ -72,9 +95,10 @@ class Admission:
         if ahead < max(1, len(backlogs)):  # an engine is idle, or there is none at present
             return
         wait_s = ahead / speed
-        limit_s = _SHARE * timeout_s - max(images / speed, batch_s)
+        late_s = _LAGS_OF_ANSWER * self._lag_s
+        limit_s = _SHARE * timeout_s - max(images / speed, batch_s) - late_s
         if not bulk:
-            limit_s = min(limit_s, self._limit_s - batch_s)
+            limit_s = min(limit_s, self._limit_s - batch_s - late_s)
             if bulk_ahead:
                 wait_s += batch_s  # one of bulk may have begun
         if wait_s > limit_s:
@@ -82,4 +106,5 @@ class Admission:
                 f"expected to begin within {max(0.0, limit_s):.3g} s to be in time, but {ahead:.0f} images wait, "
                 f"{wait_s:.3g} s of work",
                 retry_after_s=wait_s - max(0.0, limit_s),
+                kept_back_s=self._kept_back_s,
             )

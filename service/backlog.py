@@ -44,7 +44,7 @@ class Backlog:
         size = _NUMBER_BYTES * (_FIRST + 2 * _SLOTS)
         try:
             if create:
-                os.ftruncate(descriptor, size)
+                os.posix_fallocate(descriptor, 0, size)  # no hole: writing into one on a full disk is SIGBUS
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)

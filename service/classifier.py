@@ -218,6 +218,7 @@ class Classifier:
         self._next_number = 0
         self._poison: OrderedDict[bytes, None] = OrderedDict()
         self._poll: Cancellable | None = None
+        self._next_poll = clock()
         self._follow_routes()
 
     @property
@@ -476,6 +477,9 @@ class Classifier:
     # -- routes
 
     def _follow_routes(self) -> None:
+        now = self._clock()
+        self._admission.observe_lag(max(0.0, now - self._next_poll))
+        self._next_poll = now + _ROUTES_POLL_S
         self._poll = self._reactor.call_later(_ROUTES_POLL_S, self._follow_routes)
         self._read_routes()
         self._connect()

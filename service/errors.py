@@ -137,13 +137,15 @@ class Overloaded(CapacityError):
     Args:
         message: what was expected and what came.
         retry_after_s: when another try may succeed.
+        kept_back_s: seconds for which the front should keep this refusal back; see service/admission.py.
     """
 
     code = "OVERLOADED"
 
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after_s: float = 1.0, kept_back_s: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.kept_back_s = kept_back_s
 
 
 class DeadlineExceeded(CapacityError):

@@ -77,6 +77,32 @@ def test_no_request_is_lost_when_engines_are_killed_and_a_version_is_published(
     assert b"graft_engine_restarts_total 0.0" not in service.get("/metrics").body
 
 
+def test_the_master_of_the_fronts_is_killed_and_nobody_notices(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """Its front goes on, with the requests that it holds and with new ones, until the next master's listens."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models")
+
+    def named(name: str) -> list[int]:
+        return [pid for pid, one in service.processes().items() if one.startswith(name)]
+
+    (master,), (front,) = named("graft fronts"), named("graft front 0")
+    os.kill(master, signal.SIGKILL)
+    answered = 0
+    while Path(f"/proc/{front}").exists():
+        try:
+            assert service.classify(plain("green")).status == 200
+            answered += 1
+        except ConnectionResetError:
+            continue  # a connection that was being set up on a front that stopped listening: clients try again
+    assert answered > 10
+    assert master not in named("graft fronts")
+    assert front not in named("graft front 0")
+    assert service.classify(plain("red")).json["results"][0]["label"] == "red"
+    assert "the http front ended with exit code -9; another starts" in service.log()
+
+
 def test_requests_wait_for_the_next_engine_when_all_are_dead(
     version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
 ):

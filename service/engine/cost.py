@@ -8,6 +8,8 @@ from typing import Final
 
 _WEIGHT: Final = 0.1
 """Of the latest batch in the running estimate: a change of speed is learned within some ten batches."""
+_WEIGHT_CUT_SHORT: Final = 0.5
+"""Of a batch that took longer than its jobs had time: whoever waits behind it was promised too much."""
 _HICCUP: Final = 3.0
 """A batch counts as at most so many times the estimate, so that one that was held up does not close admission."""
 
@@ -35,6 +37,20 @@ class BatchCost:
                 known[other] = most
             elif known[other] > most:
                 known[other] += _WEIGHT * (most - known[other])
+
+    def observe_at_least(self, size: int, seconds: float) -> None:
+        """Learns from a batch that was cut short when its jobs expired: a whole one takes longer.
+
+        Learning nothing from those would be fatal: an engine that is slower than it believes promises too much, all of
+        its batches are cut short, and it would never find out. What made this one slow, large pictures or a busy core,
+        makes batches of every size slow.
+        """
+        before = self._seconds[size]
+        if not before:
+            self.observe(size, seconds)
+        elif seconds > before:
+            scale = 1 + _WEIGHT_CUT_SHORT * (seconds / before - 1)
+            self._seconds = [known * scale for known in self._seconds]
 
     def seconds(self, size: int) -> float:
         """What a batch of this size takes; 0 before the first batch."""

@@ -151,14 +151,16 @@ class EngineLoop:
             self._show_life()
             self._receive(block=not self._queue)
             started = self._clock()
-            batch, expired = self._queue.take(started, self._batch_size)
+            batch, expired = self._queue.take(started, self._batch_size, self._cost.seconds(1))
             self._answer([(job, _late()) for job in expired])
-            if batch and self._run(batch) and not batch[0].solo:
-                self._learn(len(batch), self._clock() - started)
+            if batch:
+                decoded, complete = self._run(batch)
+                if decoded and not batch[0].solo:
+                    self._learn(decoded, self._clock() - started, complete=complete)
 
-    def _learn(self, size: int, seconds: float) -> None:
+    def _learn(self, size: int, seconds: float, *, complete: bool) -> None:
         cost = self._cost
-        cost.observe(size, seconds)
+        (cost.observe if complete else cost.observe_at_least)(size, seconds)
         self._batch_size = size = cost.largest(self._batch_limit_s)
         batch_s = cost.seconds(size)
         self._backlog.publish(batch_s / size, batch_s)
@@ -203,8 +205,8 @@ class EngineLoop:
 
     # -- batches
 
-    def _run(self, batch: Sequence[_Job]) -> bool:
-        """Answers a batch; whether its duration says what one of this size takes, which it does not after a refusal."""
+    def _run(self, batch: Sequence[_Job]) -> tuple[int, bool]:
+        """Answers a batch; says how many of its images were decoded, and whether all of these reached the model."""
         if batch[0].solo:
             self._send(batch[0].connection, frame(Kind.RUNNING, batch[0].number))
         started = self._clock()
@@ -228,12 +230,12 @@ class EngineLoop:
                 timing = Timing(queue=(started - job.arrived) * 1e3, decode=(now - before) * 1e3)
                 decoded.append((job, pixels, Result(timing_ms=timing)))
             before = self._clock()
+        in_time = [one for one in decoded if one[0].deadline > before]
         failed += [(job, _late()) for job, _, _ in decoded if job.deadline <= before]
-        decoded = [one for one in decoded if one[0].deadline > before]
         self._answer(failed)
-        if decoded:
-            self._infer(decoded)
-        return not failed
+        if in_time:
+            self._infer(in_time)
+        return len(decoded), len(in_time) == len(decoded)
 
     def _pixels(self, ask: Classify) -> Pixels:
         if ask.flags & PIXELS:

@@ -4,7 +4,9 @@ Knows nothing of images, models, sockets or threads; time is an argument. An eng
 takes a batch whenever it is idle, so a batch is whatever came in while the last one ran: no fixed wait.
 
 Bounds: a job that was put is returned exactly once, by `take` (in a batch or as expired) or by `cancel`; a batch holds
-at most `size` jobs of one priority, in order of arrival; a solo job is a batch of its own. Bulk jobs run only when no
+at most `size` jobs of one priority, in order of arrival; a solo job is a batch of its own. A job whose deadline comes
+before it could be done makes way for those behind it that can still be in time, or in a long queue every job would wait
+until just then and none would be; with nobody behind it, it is tried. Bulk jobs run only when no
 interactive job waits, and never beside one: on a CPU each of them would make the batch longer, so an interactive job
 waits for one bulk batch at most, the one that ran when it came.
 """
@@ -68,35 +70,42 @@ class BatchQueue(Generic[J]):
             for key in [key for key, job in waiting.items() if unwanted(job)]:
                 del waiting[key]
 
-    def take(self, now: float, size: int) -> tuple[list[J], list[J]]:
+    def take(self, now: float, size: int, job_s: float = 0.0) -> tuple[list[J], list[J]]:
         """Takes the next batch out of the queue.
 
         Args:
             now: the time.
             size: most jobs in the batch.
+            job_s: what one job takes, as far as is known.
 
         Returns:
-            The batch, empty when nothing can run, and the expired jobs that were met on the way, which must not run.
+            The batch, empty when nothing can run, and the jobs that were met on the way and must not run: expired ones,
+            and those that would expire before they were done while others would not.
         """
-        expired: list[J] = []
-        batch = _take(self._interactive, now, size, expired) or _take(self._bulk, now, size, expired)
-        return batch, expired
+        late: list[J] = []
+        batch = _take(self._interactive, now, size, job_s, late) or _take(self._bulk, now, size, job_s, late)
+        return batch, late
 
 
-def _take(waiting: dict[Hashable, J], now: float, size: int, expired: list[J]) -> list[J]:
-    """The first live jobs of one priority; expired ones that are met go to `expired`."""
+def _take(waiting: dict[Hashable, J], now: float, size: int, job_s: float, late: list[J]) -> list[J]:
+    """The first live jobs of one priority; late ones that are met go to `late`."""
     batch: list[J] = []
-    met: list[J] = []
+    expired: list[J] = []
+    hopeless: list[J] = []
     for job in waiting.values():
         if job.deadline <= now:
-            met.append(job)
+            expired.append(job)
         elif batch and (job.solo or len(batch) == size):
             break
+        elif job.deadline <= now + job_s:
+            hopeless.append(job)
         else:
             batch.append(job)
             if job.solo:
                 break
-    for job in (*batch, *met):
+    if hopeless and not batch:  # what is known of the time may be wrong, and only trying corrects it
+        batch.append(hopeless.pop())
+    for job in (*batch, *expired, *hopeless):
         del waiting[job.key]
-    expired += met
+    late += expired + hopeless
     return batch

@@ -6,7 +6,10 @@ fastest first, and takes the first that loads and reproduces the version's golde
 
 import importlib
 import logging
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -19,6 +22,9 @@ from service.image import Pixels
 from service.version import Version
 
 Scores = NDArray[np.float32]
+
+_ASIDE_NICE: Final = 10
+"""A tenth of the time of a core that others want, all of one that nobody wants."""
 
 _log = logging.getLogger("graft.engine")
 
@@ -56,16 +62,19 @@ class Candidate:
         module: where its class `Loaded` is; imported only when tried, so that one runtime never pays for another.
         tolerance: largest difference of a score from the trained model's float32 one that is still the same answer.
         options: what else its `Loaded` is to know.
+        aside: with one thread it computes in its caller's, so it may load in another of low priority. A process cannot
+            take its priority back, but a thread has its own, which those inherit that it starts.
     """
 
     name: str
     module: str
     tolerance: float
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    aside: bool = False
 
 
-_BF16: Final = Candidate("openvino/bf16", "service.engine.openvino", 0.05)
-_F32: Final = Candidate("openvino/f32", "service.engine.openvino", 0.001)
+_BF16: Final = Candidate("openvino/bf16", "service.engine.openvino", 0.05, aside=True)
+_F32: Final = Candidate("openvino/f32", "service.engine.openvino", 0.001, aside=True)
 _TENSORFLOW: Final = Candidate("tensorflow/f32", "service.engine.tensorflow", 0.001)
 _REMOTE: Final = Candidate("tensorflow-serving", "service.engine.tensorflow_serving", 0.05)
 
@@ -109,8 +118,10 @@ def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtim
     refusals = []
     for choice in choices:
         try:
-            runtime: Runtime = importlib.import_module(choice.module).Loaded(
-                version, choice.name, threads, **choice.options
+            runtime = (
+                _aside(_load, choice, version, threads)
+                if choice.aside and threads == 1
+                else _load(choice, version, threads)
             )
         except CapacityError:
             raise
@@ -129,3 +140,18 @@ def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtim
             _log.warning("not used: %s", refusal)
         return runtime
     raise BrokenVersion("; ".join(refusals) or "no engine to try")
+
+
+def _load(choice: Candidate, version: Version, threads: int) -> Runtime:
+    loaded: Runtime = importlib.import_module(choice.module).Loaded(version, choice.name, threads, **choice.options)
+    return loaded
+
+
+def _aside(load: Callable[..., Runtime], *arguments: object) -> Runtime:
+    """Loads without taking the core from the engines that answer meanwhile."""
+
+    def yield_to_others() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ASIDE_NICE)
+
+    with ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
+        return pool.submit(load, *arguments).result()

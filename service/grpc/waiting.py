@@ -7,7 +7,7 @@ from typing import Any, Final
 import grpc
 
 from service.classifier import Answer, Classifier, Request
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, Overloaded
 from service.exchange import is_request_id
 from service.metrics import IN_FLIGHT
 from service.settings import Settings
@@ -43,8 +43,12 @@ async def answer_of(classifier: Classifier, asked: Request) -> Answer:
         GraftError: it was refused at once (see Classifier.submit).
     """
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    with IN_FLIGHT.track_inprogress():
+    try:
         call = classifier.submit(asked, lambda answer: None if future.done() else future.set_result(answer))
+    except Overloaded as refusal:
+        await asyncio.sleep(refusal.kept_back_s)
+        raise
+    with IN_FLIGHT.track_inprogress():
         try:
             return await future
         except asyncio.CancelledError:  # the client has gone away

@@ -21,7 +21,7 @@ from service.http.documentation import add_documentation
 from service.http.openapi import document
 from service.http.page import add_page
 from service.http.terms import read_asked, read_terms, reading
-from service.http.waiting import answer_of
+from service.http.waiting import answer_of, kept_back
 from service.metrics import CONTENT_TYPE, expose
 from service.readiness import Readiness, describe
 from service.settings import LISTENING, Settings
@@ -48,7 +48,8 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         terms = read_terms(settings.request_timeout_s)
         asked = read_asked(terms)
         # what has no chance is refused before its images are read, which is most of what it would cost
-        classifier.admit(asked)
+        with kept_back():
+            classifier.admit(asked)
         with reading(terms, settings.request_timeout_s):
             uploads = read_uploads(request)
         read = time.monotonic()

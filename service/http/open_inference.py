@@ -19,7 +19,7 @@ from service.classifier import Classifier
 from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
 from service.http.terms import read_terms, reading
-from service.http.waiting import answer_of, whole_body
+from service.http.waiting import answer_of, kept_back, whole_body
 from service.open_inference import EXTENSIONS, PLATFORM, VERSION, OpenInference, Output, to_raw
 from service.settings import Settings
 from service.tensors import Refusal, flatten, pack
@@ -71,7 +71,8 @@ def blueprint(classifier: Classifier, settings: Settings, is_ready: Callable[[],
     @routes.post("/v2/models/<name>/versions/<version>/infer")
     def infer(name: str, version: str = "") -> Response:
         terms = read_terms(settings.request_timeout_s)
-        face.admit(name, version, terms)  # before the body is read, which is most of what it would cost
+        with kept_back():
+            face.admit(name, version, terms)  # before the body is read, which is most of what it would cost
         with reading(terms, settings.request_timeout_s):
             body = whole_body()
         asked, binary = _read(body, request.headers.get(HEADER_LENGTH))

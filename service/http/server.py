@@ -32,6 +32,11 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
         self.plain: PlainRequests | None = None
         super().__init__()
 
+    @property
+    def listening(self) -> Path:
+        """The file that says that connections are taken."""
+        return self._settings.run_dir / f"http{LISTENING}"
+
     def load_config(self) -> None:
         """Gunicorn's own settings."""
         chosen = {
@@ -58,7 +63,7 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             self.cfg.set(name, value)
 
     def _when_ready(self, _: Arbiter) -> None:
-        (self._settings.run_dir / f"http{LISTENING}").touch()
+        self.listening.touch()
 
     def load(self) -> Any:  # noqa: ANN401 - a WSGI callable
         """Runs in the worker, after gevent has patched the standard library."""

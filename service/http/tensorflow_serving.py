@@ -21,7 +21,7 @@ from service.classifier import Answer, Classifier, Request
 from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
 from service.http.terms import read_terms, reading
-from service.http.waiting import answer_of, whole_body
+from service.http.waiting import answer_of, kept_back, whole_body
 from service.settings import Settings
 from service.tensorflow_serving import TensorFlowServing
 from service.tensors import IMAGES, Refusal, flatten, pack
@@ -87,7 +87,8 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
             raise _malformed()
         terms = read_terms(settings.request_timeout_s)
         spec = _spec(*matched.groups()[:3])
-        face.admit(spec, terms)  # before the body is read, which is most of what it would cost
+        with kept_back():
+            face.admit(spec, terms)  # before the body is read, which is most of what it would cost
         with reading(terms, settings.request_timeout_s):
             document = _parse(whole_body())
         spec.signature_name = _signature_name(document)

@@ -1,12 +1,16 @@
 """How an HTTP request waits: for its own body, and for the classifier's answer. Other requests go on meanwhile."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import gevent
 from flask import request
 from gevent.event import AsyncResult
 
 from service.classifier import Answer, Classifier, Request
+from service.errors import Overloaded
 from service.http.disconnects import ClientGone, Disconnects
 from service.metrics import IN_FLIGHT
 from service.reactor import GeventReactor
@@ -24,6 +28,17 @@ def whole_body() -> bytes:
     return body
 
 
+@contextmanager
+def kept_back() -> Iterator[None]:
+    """Lets a refusal out when it is due; see service/admission.py."""
+    try:
+        yield
+    except Overloaded as refusal:
+        if refusal.kept_back_s:
+            gevent.sleep(refusal.kept_back_s)
+        raise
+
+
 def answer_of(classifier: Classifier, asked: Request, descriptor: int | None = None) -> Answer:
     """The answer to a request. Its end is certain: every call has a deadline.
 
@@ -37,7 +52,8 @@ def answer_of(classifier: Classifier, asked: Request, descriptor: int | None = N
         ClientGone: the client has hung up; nothing more is done for it.
     """
     result: Any = AsyncResult()  # of an Answer; gevent's own type is loose
-    call = classifier.submit(asked, result.set)
+    with kept_back():
+        call = classifier.submit(asked, result.set)
     if result.ready():
         answer: Answer = result.get()
         return answer

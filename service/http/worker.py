@@ -1,20 +1,49 @@
-"""Gunicorn's gevent worker, with a shortcut for plain requests (service/http/plain.py)."""
+"""Gunicorn's gevent worker, with a shortcut for plain requests (service/http/plain.py), that outlives its master."""
 
+import logging
+import os
 import socket
+import time
 from typing import Any, Final
 
 import gevent
+from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
 _PEEK_BYTES: Final = 1 << 13
 """As much of a request as is looked at; a longer head is not plain."""
+_PATIENCE_S: Final = 30.0
+"""Of a front without a master. Then nobody is about to start another: the supervisor is gone, too."""
+
+_log = logging.getLogger("graft.http")
 
 
 class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
     """Looks at the start of each request on a connection, and leaves the connection to gunicorn at the first odd one.
 
     Looking takes nothing away, so gunicorn sees that request whole.
+
+    When its master is killed it goes on until the fronts of the next one take connections. Gunicorn's own worker would
+    end at once, with all requests that it has accepted, and until then nobody would listen. `app.listening` is the file
+    that a master leaves when it does.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - gunicorn's own
+        super().__init__(*arguments, **options)
+        self._master = self._stamp()
+        self._orphan_since = 0.0
+
+    def notify(self) -> None:
+        """Called by gunicorn every second."""
+        AsyncWorker.notify(self)  # without GeventWorker's own look at the master
+        if self.ppid == os.getppid():
+            return
+        now = time.monotonic()
+        if not self._orphan_since:
+            self._orphan_since = now
+            _log.error("the master of the HTTP fronts was killed; this one goes on until there is another")
+        if self._stamp() not in {None, self._master} or now - self._orphan_since > _PATIENCE_S:
+            self.alive = False  # answers what it has accepted, and ends
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:  # noqa: ANN401 - gunicorn's own
         """Called by gunicorn for every connection."""
@@ -38,3 +67,11 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
                 return client.recv(_PEEK_BYTES, socket.MSG_PEEK)
         except gevent.Timeout:
             return b""
+
+    def _stamp(self) -> int | None:
+        """Of the file that the latest master has left; None while one starts."""
+        try:
+            stamp: int = self.app.listening.stat().st_mtime_ns
+        except OSError:
+            return None
+        return stamp

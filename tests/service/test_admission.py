@@ -187,3 +187,29 @@ def test_whoever_is_let_in_is_in_time_at_the_learned_cost(tmp_path_factory, imag
         assert (others + mine - 1) * image_s + image_s * batch <= target_s
     for one in (engine.board, *engine.fronts):
         one.close()
+
+
+def test_a_front_that_is_late_itself_lets_fewer_in_and_keeps_refusals_back(start_engine) -> None:
+    """Its lag is taken off the time there is, twice; refusals wait for up to a second, and not at all without a lag."""
+    engine = start_engine()
+    engine.board.publish(0.01, 0.04)
+    admission, seen = Admission(1000, 1.0), engine.fronts[:1]
+    engine.fronts[0].add(72, bulk=False)
+    punctual = _refusal(admission, seen)
+    assert punctual is not None
+    assert punctual.kept_back_s == 0.0
+    engine.fronts[0].add(-22, bulk=False)
+    for _ in range(100):
+        admission.observe_lag(0.1)
+    assert _refusal(admission, seen) is None
+    engine.fronts[0].add(2, bulk=False)  # 0.75 s of the target, less 0.04 for a batch, less 0.2
+    late = _refusal(admission, seen)
+    assert late is not None
+    assert late.kept_back_s == pytest.approx(0.8)
+    for _ in range(100):
+        admission.observe_lag(10.0)
+    assert _refusal(admission, seen).kept_back_s == 1.0
+    for _ in range(100):
+        admission.observe_lag(0.0)
+    engine.fronts[0].add(18, bulk=False)
+    assert _refusal(admission, seen) is None

@@ -40,6 +40,26 @@ def test_one_batch_that_was_held_up_changes_little() -> None:
     assert cost.seconds(4) == pytest.approx(0.012)
 
 
+@given(st.integers(1, 8), st.integers(1, 8), st.floats(2, 1000))
+def test_batches_that_are_cut_short_are_learned_from_at_once(learned: int, size: int, slower: float) -> None:
+    """After four of them the estimates of all sizes are most of the way to where they belong, and not beyond it."""
+    cost = BatchCost(8)
+    cost.observe(learned, 0.01)
+    before = [cost.seconds(one) for one in range(1, 9)]
+    for _ in range(4):
+        cost.observe_at_least(size, slower * before[size - 1])
+    for one in range(1, 9):
+        assert 0.9 * slower * before[one - 1] <= cost.seconds(one) <= 1.001 * slower * before[one - 1]
+
+
+def test_a_batch_that_was_cut_short_never_makes_an_estimate_smaller() -> None:
+    """It only says that a whole one takes longer than this."""
+    cost = BatchCost(4)
+    cost.observe(4, 0.1)
+    cost.observe_at_least(4, 0.01)
+    assert cost.seconds(4) == pytest.approx(0.1)
+
+
 @given(st.lists(st.tuples(st.integers(1, 8), _SECONDS), max_size=30), st.floats(0, 1000))
 def test_the_largest_batch_within_a_limit(seen: list[tuple[int, float]], limit_s: float) -> None:
     """It is within the limit, or one image; all larger ones are not."""

@@ -380,6 +380,27 @@ def test_batches_are_sized_by_the_target(start_engine, target_s: float, expected
     assert [[red for red, _, _ in batch] for batch in engine.runtime.batches] == expected
 
 
+def test_an_engine_that_is_too_slow_for_its_deadlines_finds_out(start_engine, monkeypatch) -> None:
+    """It was fast when it learned what images cost. Then all of its jobs expire, and it learns from them, too."""
+    engine = start_engine()
+    front, seen = engine.front(), Backlog(str(engine.path))
+    front.ask(1, _image(10))
+    front.hear(1)
+    front.ask(2, _image(10))
+    front.hear(2)
+    assert 0.0 < seen.image_s < 0.05
+
+    def decode_slowly(*arguments):
+        time.sleep(0.1)  # it is slow: nothing waits for this
+        return decode(*arguments)
+
+    monkeypatch.setattr("service.engine.loop.decode", decode_slowly)
+    for number in range(3, 9):
+        front.ask(number, _image(number), seconds=0.05)
+        assert front.hear(number)[number].error.code == "DEADLINE_EXCEEDED"
+    assert seen.image_s > 0.05
+
+
 def test_a_cancelled_job_never_reaches_the_model(engine: _Engine) -> None:
     """Nobody waits for it: it is neither computed nor answered. Cancelling what is gone or never was is harmless."""
     front = engine.front()

@@ -139,6 +139,30 @@ def test_a_job_ends_at_its_deadline_not_after_it() -> None:
     assert queue.take(5.0, 8) == ([], [_Job(1, deadline=5.0)])
 
 
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=20), st.integers(1, 5), st.floats(0, 10))
+def test_a_job_that_would_be_late_makes_way_for_those_that_would_not(
+    deadlines: list[float], size: int, job_s: float
+) -> None:
+    """Only jobs that can be in time run, in order, while there are any; with none, one of the others is tried.
+
+    Nobody is called late who can be in time, and every call takes something.
+    """
+    queue: BatchQueue[_Job] = BatchQueue()
+    for key, deadline in enumerate(deadlines):
+        queue.put(_Job(key, 1 + deadline))
+    while queue:
+        before = len(queue)
+        batch, late = queue.take(0.5, size, job_s)
+        in_time = [job for job in batch if job.deadline > 0.5 + job_s]
+        assert batch
+        assert in_time == batch or (not in_time and len(batch) == 1)
+        assert all(job.deadline <= 0.5 + job_s for job in late)
+        assert [job.key for job in batch] == sorted(job.key for job in batch)
+        assert len(queue) == before - len(batch) - len(late)
+        if not in_time:
+            assert not queue, "one was tried while others could have been in time"
+
+
 def test_expired_jobs_take_no_room_in_a_batch() -> None:
     """A batch is filled with live jobs, whatever expired in between."""
     queue: BatchQueue[_Job] = BatchQueue()

@@ -1,0 +1,125 @@
+"""`python -m benchmarks.bulk MODELS PHOTOS [--images 10000]`: a folder of images through the light client.
+
+Makes a folder of so many links to the photos and classifies it by `python -m service.client --recursive --out`, once
+without interruption, and once killed by SIGKILL at --kills random moments and given again. The limit is what one
+process per core does with the same photos and engine but no service and no client (see benchmarks/serving.py), measured
+before and after. Memory is proportional set size (PSS). Ends with 1 when a row is lost, doubled or different, or when
+the memory of the client or of the service grew by more than 5 %.
+"""
+
+import argparse
+import csv
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.footprint import memory_mb
+from benchmarks.running import Running, serving
+from benchmarks.serving import limit
+from service.published import list_versions
+
+_PER_FOLDER: Final = 500
+_LIMIT_S: Final = 8
+_LIMIT_PHOTOS: Final = 200
+_GROWTH: Final = 1.05
+_ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Measures and prints; returns 1 when something is not as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, metavar="MODELS", help="models directory with one model")
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with JPEGs, searched in depth")
+    parser.add_argument("--images", type=int, default=10_000, metavar="N", help="default: 10000")
+    parser.add_argument("--kills", type=int, default=3, metavar="N", help="default: 3")
+    options = parser.parse_args()
+    photos = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg"})
+    if not photos:
+        raise SystemExit(f"expected JPEGs below {options.photos}, found none")
+    with tempfile.TemporaryDirectory(prefix="graft-bench-") as made:
+        folder = Path(made)
+        _link(photos, folder / "images", options.images)
+        with serving(options.models) as service:
+            return _measure(options, folder, photos, service)
+
+
+def _measure(options: argparse.Namespace, folder: Path, photos: Sequence[Path], service: Running) -> int:
+    images, kills, address = options.images, options.kills, service.grpc
+    (name,) = list_versions(options.models)
+    version_dir = options.models / name / str(list_versions(options.models)[name][-1])
+    sample = [photo.read_bytes() for photo in photos[:: max(1, len(photos) // _LIMIT_PHOTOS)][:_LIMIT_PHOTOS]]
+    limits = [limit(version_dir, sample, _LIMIT_S)]
+    began = time.monotonic()
+    run = _start(folder, address, "whole.csv")
+    early = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images // 10), _memory_mb(service.pid)]
+    late = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images * 95 // 100), _memory_mb(service.pid)]
+    code = run.wait()
+    took_s = time.monotonic() - began
+    limits.append(limit(version_dir, sample, _LIMIT_S))
+    for at in sorted(random.Random(0).sample(range(images // 20, images * 19 // 20), kills)):
+        run = _start(folder, address, "resumed.csv")
+        _memory_when(run, lambda at=at: _rows(folder / "resumed.csv") >= at)  # type: ignore[misc]
+        run.kill()
+        run.wait()
+    again = _start(folder, address, "resumed.csv").wait()
+    whole, resumed = _read(folder / "whole.csv"), _read(folder / "resumed.csv")
+    per_s, of = images / took_s, sum(limits) / len(limits)
+    names, names_resumed = ({path for path, *_ in rows} for rows in (whole, resumed))
+    lines = (
+        f"{images} images in {took_s:.1f} s: {per_s:.0f}/s, {per_s / of:.2f} of the limit of {of:.0f}/s "
+        f"(before {limits[0]:.0f}, after {limits[1]:.0f})",
+        f"memory at a tenth and near the end: client {early[0]:.0f} and {late[0]:.0f} MB, service {early[1]:.0f} and "
+        f"{late[1]:.0f} MB",
+        f"rows: {len(whole)}, names: {len(names)}; exit code {code}",
+        f"with {kills} kill -9: rows {len(resumed)}, names: {len(names_resumed)}; exit code {again}; rows that differ: "
+        f"{len(set(whole) ^ set(resumed))}",
+    )
+    sys.stdout.write("\n".join(lines) + "\n")
+    good = len(whole) == len(names) == images and sorted(whole) == sorted(resumed) and code == again == 0
+    flat = all(after <= _GROWTH * before for before, after in zip(early, late, strict=True))
+    return 0 if good and flat else 1
+
+
+def _link(photos: Sequence[Path], folder: Path, count: int) -> None:
+    """So many files, some hundred in each folder."""
+    for number in range(count):
+        path = folder / f"{number // _PER_FOLDER:03d}" / f"{number:06d}.jpg"
+        if number % _PER_FOLDER == 0:
+            path.parent.mkdir(parents=True)
+        path.symlink_to(photos[number % len(photos)].resolve())
+
+
+def _start(folder: Path, address: str, out: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "service.client", "--recursive", "images", "--out", out, "--grpc", address]
+    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+
+
+def _memory_when(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> float:
+    """MB of the client when something holds, or when it has ended (then 0)."""
+    while not holds() and run.poll() is None:
+        time.sleep(0.1)
+    return _memory_mb(run.pid)
+
+
+def _memory_mb(pid: int) -> float:
+    return sum(memory_mb(pid).values())
+
+
+def _rows(out: Path) -> int:
+    return out.read_bytes().count(b"\r\n") - 1 if out.exists() else 0
+
+
+def _read(out: Path) -> list[tuple[str, ...]]:
+    with out.open(encoding="utf-8", newline="") as lines:
+        return [tuple(row) for row in csv.reader(lines, strict=True)][1:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

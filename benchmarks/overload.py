@@ -1,0 +1,215 @@
+"""`python -m benchmarks.overload MODELS PHOTOS [--seconds 60]`: three times as many requests as can be answered.
+
+Starts a service with one model; over HTTP and over gRPC it measures the peak (32 clients that wait for their answers),
+256 such clients, and then requests that arrive at random at --times the peak, each with the target as its deadline.
+Goodput is what was answered within that deadline. Then bulk requests of 16 images keep the service saturated over gRPC
+while interactive requests arrive over HTTP at a quarter of the peak. Memory is the proportional set size (PSS) of all
+processes of the service at the start, in the middle and at the end of the overload. Load and service share the machine,
+so the CPU that the load takes is told, too. Ends with 1 when a claim of the project does not hold; see `_claims`.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.arrivals import GOOD, LATE, GrpcSender, HttpSender, Seen, closed_loop, open_loop
+from benchmarks.footprint import memory_mb
+from benchmarks.running import Running, serving
+from protos.classifier_pb2 import BULK, ClassifyRequest, Image
+
+_PHOTOS: Final = 100
+_PEAK_CLIENTS: Final = 32
+_MANY_CLIENTS: Final = 256
+_BULK_IMAGES: Final = 16
+_BULK_CLIENTS: Final = 8
+_INTERACTIVE_SHARE: Final = 0.25
+_BATCH_IMAGES: Final = 4
+_GOODPUT: Final = 0.9
+_GROWTH: Final = 1.05
+Sender = HttpSender | GrpcSender
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What became of one protocol's requests.
+
+    Attributes:
+        protocol: "HTTP" or "gRPC".
+        peak: of clients that wait.
+        many: of many of them.
+        seen: at more than can be answered.
+        goodput: answers within the deadline per second.
+        overdue: requests that were let in and answered later than the deadline and a batch.
+        memory_mb: at the start, in the middle, at the end.
+        load_cpu: cores that the load took.
+    """
+
+    protocol: str
+    peak: Seen
+    many: Seen
+    seen: Seen
+    goodput: float
+    overdue: int
+    memory_mb: Sequence[float]
+    load_cpu: float
+
+
+def main() -> int:
+    """Measures and prints; returns 1 when a claim does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, metavar="MODELS", help="models directory with one model")
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with JPEGs, searched in depth")
+    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="of overload (default: 60)")
+    parser.add_argument("--times", type=float, default=3, metavar="X", help="the peak (default: 3)")
+    parser.add_argument("--target-p99-ms", type=int, default=1000, metavar="MS", help="the service's (default: 1000)")
+    options = parser.parse_args()
+    files = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg"})
+    photos = [file.read_bytes() for file in files[:: max(1, len(files) // _PHOTOS)][:_PHOTOS]]
+    if not photos:
+        raise SystemExit(f"expected JPEGs below {options.photos}, found none")
+    with serving(options.models, ("--target-p99-ms", str(options.target_p99_ms))) as service:
+        return asyncio.run(_measure(service, photos, options))
+
+
+async def _measure(service: Running, photos: Sequence[bytes], options: argparse.Namespace) -> int:
+    target_ms = options.target_p99_ms
+    messages = [ClassifyRequest(images=[Image(data=photo)]).SerializeToString() for photo in photos]
+    senders: dict[str, Callable[[], Sender]] = {
+        "HTTP": lambda: HttpSender(service.http, photos, target_ms),
+        "gRPC": lambda: GrpcSender(service.grpc, messages, target_ms),
+    }
+    told = [await _overload(service, name, make, options) for name, make in senders.items()]
+    bulk, interactive = await _priorities(service, photos, told[0].peak.per_s, options)
+    _tell(told, bulk, interactive, options)
+    broken = _claims(told, interactive, target_ms)
+    sys.stdout.write("".join(f"does not hold: {one}\n" for one in broken))
+    return 1 if broken else 0
+
+
+async def _overload(
+    service: Running, protocol: str, make: Callable[[], Sender], options: argparse.Namespace
+) -> Overload:
+    measure_s = max(5.0, options.seconds / 6)
+    sender = make()
+    await closed_loop(sender, _PEAK_CLIENTS, 3)  # warm
+    peak = await closed_loop(sender, _PEAK_CLIENTS, measure_s)
+    many = await closed_loop(sender, _MANY_CLIENTS, measure_s)
+    await open_loop(sender, options.times * peak.per_s, 2)  # warm, with all connections
+    memory = [await _memory_mb(service)]
+
+    async def watch() -> None:
+        await asyncio.sleep(options.seconds / 2)
+        memory.append(await _memory_mb(service))
+
+    middle = asyncio.create_task(watch())
+    spent_s, begun = time.process_time(), time.monotonic()
+    seen = await open_loop(sender, options.times * peak.per_s, options.seconds)
+    load_cpu = (time.process_time() - spent_s) / (time.monotonic() - begun)
+    await middle
+    memory.append(await _memory_mb(service))
+    await sender.close()
+    deadline_s = options.target_p99_ms / 1e3
+    batch_s = _BATCH_IMAGES * _cores() / peak.per_s
+    accepted = [took for status in (*GOOD, *LATE) for took in seen.took_s.get(status, ())]
+    overdue = sum(took > deadline_s + batch_s for took in accepted)
+    goodput = sum(took <= deadline_s for took in seen.good_s) / options.seconds
+    return Overload(protocol, peak, many, seen, goodput, overdue, memory, load_cpu)
+
+
+async def _priorities(
+    service: Running, photos: Sequence[bytes], peak: float, options: argparse.Namespace
+) -> tuple[Seen, Seen]:
+    """Bulk that saturates, and interactive requests meanwhile."""
+    groups = [photos[at : at + _BULK_IMAGES] for at in range(0, len(photos) - _BULK_IMAGES, _BULK_IMAGES)]
+    work = [
+        ClassifyRequest(images=[Image(data=photo) for photo in group], priority=BULK).SerializeToString()
+        for group in groups
+    ]
+    bulk, interactive = GrpcSender(service.grpc, work), HttpSender(service.http, photos, options.target_p99_ms)
+    seconds = max(5.0, options.seconds / 3)
+    seen = await asyncio.gather(
+        closed_loop(bulk, _BULK_CLIENTS, seconds), open_loop(interactive, _INTERACTIVE_SHARE * peak, seconds)
+    )
+    await bulk.close()
+    await interactive.close()
+    return seen
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+async def _memory_mb(service: Running) -> float:
+    return sum((await asyncio.to_thread(memory_mb, service.pid)).values())
+
+
+# -- what is told
+
+
+def _tell(told: Sequence[Overload], bulk: Seen, interactive: Seen, options: argparse.Namespace) -> None:
+    lines = [
+        f"target {options.target_p99_ms} ms, {options.times:g} times the peak for {options.seconds:g} s",
+        "",
+        "| protocol | peak/s | goodput/s | of peak | p50 ms | p99 ms | overdue | let in, too late | refused and others "
+        "| PSS MB: start, middle, end | load's cores | load late ms |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|---|--:|--:|",
+    ]
+    for one in told:
+        codes = one.seen.codes
+        others = ", ".join(f"{count} {code}" for code, count in codes.items() if code not in (*GOOD, *LATE))
+        cells = (
+            one.protocol,
+            f"{one.peak.per_s:.0f}",
+            f"{one.goodput:.0f}",
+            f"{one.goodput / one.peak.per_s:.2f}",
+            f"{one.seen.percentile_ms(0.5):.0f}",
+            f"{one.seen.percentile_ms(0.99):.0f}",
+            one.overdue,
+            sum(codes[status] for status in LATE),
+            others,
+            ", ".join(f"{size:.0f}" for size in one.memory_mb),
+            f"{one.load_cpu:.2f}",
+            f"{1e3 * one.seen.lag_s:.0f}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += [
+        "",
+        f"| {_MANY_CLIENTS} clients that wait | answers/s | p50 ms | p99 ms | statuses |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for one in told:
+        lines.append(f"| {one.protocol} | {_waiting(one.many)} |")
+    lines += ["", "| bulk saturates | requests/s | p50 ms | p99 ms | statuses |", "|---|--:|--:|--:|---|"]
+    lines.append(f"| bulk, {_BULK_IMAGES} images a request, {_BULK_CLIENTS} clients | {_waiting(bulk)} |")
+    lines.append(f"| interactive | {_waiting(interactive)} |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _waiting(seen: Seen) -> str:
+    statuses = ", ".join(f"{count} {code}" for code, count in seen.codes.items())
+    return f"{seen.per_s:.0f} | {seen.percentile_ms(0.5):.0f} | {seen.percentile_ms(0.99):.0f} | {statuses}"
+
+
+def _claims(told: Sequence[Overload], interactive: Seen, target_ms: int) -> list[str]:
+    """What should hold and does not."""
+    broken = []
+    for one in told:
+        if one.goodput < _GOODPUT * one.peak.per_s:
+            broken.append(f"{one.protocol}: goodput of {_GOODPUT} of the peak")
+        if one.overdue:
+            broken.append(f"{one.protocol}: no answer later than the deadline and a batch")
+        if one.memory_mb[-1] > _GROWTH * one.memory_mb[0]:
+            broken.append(f"{one.protocol}: memory does not grow")
+    if interactive.percentile_ms(0.99) > target_ms:
+        broken.append("interactive p99 within the target while bulk saturates")
+    return broken
+
+
+if __name__ == "__main__":
+    sys.exit(main())

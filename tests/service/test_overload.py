@@ -1,0 +1,56 @@
+"""More than can be answered: whoever is let in is answered, whoever is not is told at once, and nobody is lost."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.arrivals import GrpcSender, HttpSender, Seen, closed_loop, open_loop
+from protos.classifier_pb2 import BULK, ClassifyRequest, Image
+from tests.pictures import plain
+from tests.running import Service, eventually
+
+_IMAGE = plain("red", size=(1500, 1500))
+_HTTP = {"200", "429", "504"}
+_GRPC = {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+
+
+@pytest.fixture(scope="module")
+def hurried(version_factory, tmp_path_factory: pytest.TempPathFactory):
+    """One engine, and a target that lets no more than a few of these pictures wait."""
+    from tests.running import start  # noqa: PLC0415 - beside its only use
+
+    models: Path = tmp_path_factory.mktemp("hurried") / "models"
+    version_factory(models)
+    service = start(models, engines=1, engine="openvino/f32", target_p99_ms=1000)
+    try:
+        service.wait_ready()
+        yield service
+    finally:
+        service.stop()
+
+
+async def _overload(service: Service) -> tuple[Seen, Seen, Seen]:
+    """256 clients over HTTP that ask again at once, beside arrivals and bulk over gRPC."""
+    asked = ClassifyRequest(images=[Image(data=_IMAGE)])
+    bulk = ClassifyRequest(images=[Image(data=_IMAGE)] * 4, priority=BULK)
+    http = HttpSender(service.http, [_IMAGE], timeout_ms=2000)
+    senders = [GrpcSender(service.grpc, [one.SerializeToString()], timeout_ms=2000) for one in (asked, bulk)]
+    seen = await asyncio.gather(closed_loop(http, 256, 2), open_loop(senders[0], 200, 2), closed_loop(senders[1], 4, 2))
+    await asyncio.gather(http.close(), *(one.close() for one in senders))
+    return seen[0], seen[1], seen[2]
+
+
+def test_nobody_is_lost(hurried: Service) -> None:
+    """Every request has one of three outcomes, some of each protocol's are answers, and then all is as before."""
+    http, arrivals, bulk = (seen.codes for seen in asyncio.run(_overload(hurried)))
+    assert (set(http) | set(arrivals) | set(bulk)) <= _HTTP | _GRPC
+    assert http["200"] > 0
+    assert http["429"] > http["200"]
+    assert arrivals["RESOURCE_EXHAUSTED"] > 0
+    assert arrivals["OK"] + bulk["OK"] > 0
+    eventually(lambda: b"graft_requests_in_flight 0.0" in hurried.get("/metrics").body, "nothing is left")
+    assert hurried.classify(_IMAGE).json["results"][0]["label"] == "red"
+    assert Counter(hurried.processes().values())["graft engine pets/1"] == 1
+    assert b"graft_engine_restarts_total 0.0" in hurried.get("/metrics").body
