@@ -23,8 +23,8 @@ from service.version import Version
 
 Scores = NDArray[np.float32]
 
-_ASIDE_NICE: Final = 10
-"""A tenth of the time of a core that others want, all of one that nobody wants."""
+_ASIDE_NICE: Final = 5
+"""A quarter of the time of a core that somebody else wants, all of one that nobody wants."""
 
 _log = logging.getLogger("graft.engine")
 
