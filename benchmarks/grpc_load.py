@@ -51,15 +51,15 @@ def call_in_turn(target: str, method: str, messages: Sequence[bytes], connection
         connections: how many.
         seconds: for how long.
     """
-    head = _request_head(target, method)
-    bodies = itertools.cycle([struct.pack("!BI", 0, len(message)) + message for message in messages])
-    clients = [_Client(target, head, bodies) for _ in range(connections)]
+    head = request_head(target, method)
+    bodies = itertools.cycle([body(message) for message in messages])
+    clients = [_InTurn(target, head, bodies) for _ in range(connections)]
     with selectors.DefaultSelector() as selector:
         for client in clients:
             selector.register(client.socket, selectors.EVENT_READ, client)
         started = time.monotonic()
         for client in clients:
-            client.begin(started)
+            client.start()
         while (now := time.monotonic()) < started + seconds:
             for key, _ in selector.select(0.1):
                 key.data.read(time.monotonic())
@@ -69,19 +69,21 @@ def call_in_turn(target: str, method: str, messages: Sequence[bytes], connection
     return Calls(latencies, sum(client.errors for client in clients), now - started)
 
 
-class _Client:
-    """One connection. Blocking writes: a server that does not read is not given more."""
+class Connection:
+    """One connection, one call at a time. Blocking writes: a server that does not read is not given more.
 
-    def __init__(self, target: str, head: bytes, bodies: Iterator[bytes]) -> None:
+    Args:
+        target: host and port.
+        head: of every call; see `request_head`.
+    """
+
+    def __init__(self, target: str, head: bytes) -> None:
         host, _, port = target.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         grown = _frame(_WINDOW_UPDATE, 0, 0, struct.pack("!I", _LARGEST_WINDOW - _DEFAULT_WINDOW))
         self.socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0) + grown)
-        self.latencies_s: list[float] = []
-        self.errors = 0
         self._head = head
-        self._bodies = bodies
         self._buffer = b""
         self._stream = -1
         self._left = memoryview(b"")
@@ -91,14 +93,18 @@ class _Client:
         self._first_window = _DEFAULT_WINDOW
         self._window = self._stream_window = _DEFAULT_WINDOW
 
-    def begin(self, now: float) -> None:
-        """Starts the next call."""
+    def begin(self, now: float, message: bytes) -> None:
+        """Starts a call with a message as `body` makes it."""
         self._stream += 2
         self._begun = now
         self._answered = False
-        self._left = memoryview(next(self._bodies))
+        self._left = memoryview(message)
         self._stream_window = self._first_window
         self._send([_frame_head(len(self._head), _HEADERS, _END_HEADERS, self._stream), self._head])
+
+    def ended(self, seconds: float, *, answered: bool) -> None:
+        """Called at the end of each call: how long it took, and whether there was a message."""
+        raise NotImplementedError
 
     def read(self, now: float) -> None:
         """Takes what has arrived."""
@@ -123,7 +129,7 @@ class _Client:
             self._answered |= stream == self._stream and len(body) > _SMALLEST_ANSWER_BYTES
         elif (kind == _HEADERS and flags & _END_STREAM) or kind == _RST_STREAM:
             if stream == self._stream:
-                self._end(now)
+                self.ended(now - self._begun, answered=self._answered)
         elif kind == _WINDOW_UPDATE:
             grown = int.from_bytes(body)
             if stream == 0:
@@ -138,13 +144,6 @@ class _Client:
             self.socket.sendall(_frame(_PING, _ACK, 0, body))
         elif kind == _GOAWAY:
             raise SystemExit("the server turned the load generator away")
-
-    def _end(self, now: float) -> None:
-        if self._answered:
-            self.latencies_s.append(now - self._begun)
-        else:
-            self.errors += 1
-        self.begin(now)
 
     def _configure(self, body: bytes) -> None:
         for name, value in struct.iter_unpack("!HI", body):
@@ -175,6 +174,31 @@ class _Client:
                 self.socket.sendall(b"".join(parts)[sent:])
 
 
+class _InTurn(Connection):
+    """The next call as soon as the last has ended."""
+
+    def __init__(self, target: str, head: bytes, bodies: Iterator[bytes]) -> None:
+        super().__init__(target, head)
+        self.latencies_s: list[float] = []
+        self.errors = 0
+        self._bodies = bodies
+
+    def start(self) -> None:
+        self.begin(time.monotonic(), next(self._bodies))
+
+    def ended(self, seconds: float, *, answered: bool) -> None:
+        if answered:
+            self.latencies_s.append(seconds)
+        else:
+            self.errors += 1
+        self.start()
+
+
+def body(message: bytes) -> bytes:
+    """A message as gRPC sends it."""
+    return struct.pack("!BI", 0, len(message)) + message
+
+
 def _frame_head(length: int, kind: int, flags: int, stream: int) -> bytes:
     return length.to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4)
 
@@ -183,14 +207,12 @@ def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     return _frame_head(len(body), kind, flags, stream) + body
 
 
-def _request_head(target: str, method: str) -> bytes:
+def request_head(target: str, method: str, timeout_ms: int = 30_000) -> bytes:
     """The headers of a call in HPACK: two from the static table, the others as they are."""
     post, http = b"\x83", b"\x86"
     named = b"\x04" + _text(method) + b"\x01" + _text(target) + b"\x0f\x10" + _text("application/grpc")
-    return post + http + named + b"".join(b"\0" + _text(name) + _text(value) for name, value in _OTHERS)
-
-
-_OTHERS: Final = (("te", "trailers"), ("grpc-timeout", "30S"))
+    others = (("te", "trailers"), ("grpc-timeout", f"{timeout_ms}m"))
+    return post + http + named + b"".join(b"\0" + _text(name) + _text(value) for name, value in others)
 
 
 def _text(value: str) -> bytes:

@@ -235,6 +235,31 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_zero(
         assert all(one.result() == ["red", "green", "blue"] * 5 for one in asked)
 
 
+def test_sigterm_resets_no_connection(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """Eight clients, each request on a connection of its own: until the port is closed to them, each is answered."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models")
+    answered = threading.Semaphore(0)
+
+    def ask() -> None:
+        while True:
+            try:
+                assert service.classify(plain("green")).status == 200
+            except ConnectionRefusedError:
+                return
+            answered.release()
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(ask) for _ in range(8)]
+        for _ in range(40):
+            assert answered.acquire(timeout=60)
+        assert service.terminate() == 0
+        for client in clients:
+            client.result()
+
+
 def test_fronts_and_engines_survive_their_supervisor_and_the_next_one_relieves_them(
     version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
 ):

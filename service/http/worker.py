@@ -4,9 +4,13 @@ import logging
 import os
 import socket
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import gevent
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -14,6 +18,9 @@ _PEEK_BYTES: Final = 1 << 13
 """As much of a request as is looked at; a longer head is not plain."""
 _PATIENCE_S: Final = 30.0
 """Of a front without a master. Then nobody is about to start another: the supervisor is gone, too."""
+
+_NOTIFY_EVERY_S: Final = 1.0
+_DRAINED_EVERY_S: Final = 0.05
 
 _log = logging.getLogger("graft.http")
 
@@ -32,6 +39,35 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
         super().__init__(*arguments, **options)
         self._master = self._stamp()
         self._orphan_since = 0.0
+
+    def run(self) -> None:
+        """Called by gunicorn: serves until it is told to end, and then until everybody is answered.
+
+        As GeventWorker does, but for what it does about connections that nobody has accepted yet when it stops
+        listening: closing the listener would reset them.
+        """
+        servers, connections = [], Pool(self.worker_connections)
+        for listener in self.sockets:
+            address = _Address(listener.getsockname())
+            server = StreamServer(listener, handle=partial(self.handle, address), spawn=connections)
+            if self.cfg.workers > 1:
+                server.max_accept = 1  # let the other fronts have some
+            server.start()
+            servers.append(server)
+        while self.alive:
+            self.notify()
+            gevent.sleep(_NOTIFY_EVERY_S)
+        for server in servers:
+            server.stop_accepting()
+            _accept_all(server)
+            server.close()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while len(connections):
+            if time.monotonic() > end:
+                _log.warning("some requests were not answered within the time for draining")
+                return
+            self.notify()
+            gevent.sleep(_DRAINED_EVERY_S)
 
     def notify(self) -> None:
         """Called by gunicorn every second."""
@@ -75,3 +111,20 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
         except OSError:
             return None
         return stamp
+
+
+@dataclass(frozen=True)
+class _Address:
+    """What gunicorn asks of a listener, also when that is closed and its connections are not: its name."""
+
+    name: Any
+
+    def getsockname(self) -> Any:  # noqa: ANN401 - a pair, or a path
+        return self.name
+
+
+def _accept_all(server: StreamServer) -> None:
+    """Takes the connections that wait at the listener of a server that has stopped accepting."""
+    server.socket.listen(0)  # next to nobody can join them from now on
+    while accepted := server.do_read():
+        server.do_handle(*accepted)
