@@ -143,7 +143,7 @@ class RoutesCollector:
         engines = GaugeMetricFamily("graft_engines", "Engine processes that answer.", labels=["model", "version"])
         for name, model in self._routes.models.items():
             live.add_metric([name], model.live)
-            refused.add_metric([name], sum(1 for one in model.versions.values() if one.state == "END" and one.error))
+            refused.add_metric([name], len(model.refused))
             policy_errors.add_metric([name], 1 if model.error else 0)
             for number, version in model.versions.items():
                 states.add_metric([name, str(number), version.state], 1)

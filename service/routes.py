@@ -7,7 +7,7 @@ a front needs nobody to talk to, and goes on with the last table when the superv
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,11 @@ class ModelRoute:
     labels: Mapping[str, int] = field(default_factory=dict)
     canary_share: float = 0.0
     error: str = ""
+
+    @property
+    def refused(self) -> Sequence[int]:
+        """Published versions that failed to load or to prove themselves, and are not served."""
+        return [number for number, version in self.versions.items() if version.state == "END" and version.error]
 
 
 @dataclass(frozen=True)

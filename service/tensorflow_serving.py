@@ -182,12 +182,13 @@ class TensorFlowServing:
         if spec.name not in self._classifier.routes.models:
             raise nothing
         number = spec.version.value if spec.HasField("version") else 0
+        unknown = Refusal("NOT_FOUND", f"Could not find version {number} of model {spec.name}")
+        if spec.HasField("version") and number < 1:
+            raise unknown
         try:
             versions = self._classifier.routes.states(spec.name, number, spec.version_label)
         except errors.ModelNotFound as error:
-            if spec.version_label:
-                raise _unknown_label(spec) from error
-            raise Refusal("NOT_FOUND", f"Could not find version {number} of model {spec.name}") from error
+            raise (_unknown_label(spec) if spec.version_label else unknown) from error
         if not versions:
             raise nothing
         response = tfs.GetModelStatusResponse()
@@ -196,31 +197,6 @@ class TensorFlowServing:
             one = response.model_version_status.add(version=number, state=state)
             one.status.error_code = tfs.UNKNOWN if route.error else tfs.OK
             one.status.error_message = route.error
-        return response
-
-    def reload(self, request: tfs.ReloadConfigRequest) -> tfs.ReloadConfigResponse:
-        """Accepts a configuration that names models of ours.
-
-        What is served is what lies in the models directory, which is watched anyway, so there is nothing to do; base
-        paths and platforms are not looked at.
-
-        Raises:
-            Refusal: it asks for what the models directory does not have.
-        """
-        if request.config.WhichOneof("config") != "model_config_list":
-            raise Refusal(
-                "INVALID_ARGUMENT",
-                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
-                "supported",
-            )
-        known = self._classifier.routes.models
-        for one in request.config.model_config_list.config:
-            if one.name not in known:
-                raise Refusal("NOT_FOUND", f"expected a model of the models directory, got {one.name[:200]!r}")
-            if one.version_labels:
-                raise Refusal("FAILED_PRECONDITION", "version labels cannot be assigned by this request")
-        response = tfs.ReloadConfigResponse()
-        response.status.error_code = tfs.OK
         return response
 
     # -- model spec and tensors

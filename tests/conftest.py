@@ -31,7 +31,7 @@ SIDE_PX = 32
 
 @dataclass
 class VersionFactory:
-    """Publishes version directories of the tests' model (tests/tiny_model.py) in a few milliseconds.
+    """Publishes version directories of the tests' models (tests/tiny_model.py) in a few milliseconds.
 
     The label of a plain picture is its colour: "red", "green", "blue" or "grey"; other `class_names` rename them in
     this order, so two versions can be told apart by what they answer.
@@ -49,6 +49,7 @@ class VersionFactory:
         unknown_threshold: float = 0.0,
         wrong_scores: bool = False,
         wrong_pixels: bool = False,
+        mapped: bool = False,
     ) -> Path:
         """Publishes <models>/<name>/<number> and returns its path.
 
@@ -60,8 +61,10 @@ class VersionFactory:
             unknown_threshold: as in the manifest.
             wrong_scores: record other scores than the model gives, so that a service must refuse the version.
             wrong_pixels: record other pixels than the decode gives, likewise.
+            mapped: the model that has class activation maps.
         """
-        unfinished = self.unfinished(models, name, number, class_names=class_names, unknown_threshold=unknown_threshold)
+        chosen = {"class_names": class_names, "unknown_threshold": unknown_threshold, "mapped": mapped}
+        unfinished = self.unfinished(models, name, number, **chosen)
         goldens = unfinished / GOLDENS
         if wrong_scores:
             recorded = json_format.Parse((goldens / "goldens.json").read_text(encoding="utf-8"), Goldens())
@@ -82,10 +85,11 @@ class VersionFactory:
         *,
         class_names: Sequence[str] = CLASSES,
         unknown_threshold: float = 0.0,
+        mapped: bool = False,
     ) -> Path:
         """A finished directory, manifest and all, that only lacks the rename; as a trainer would have it."""
         folder = models / name / f"{UNFINISHED}{os.getpid()}-{number}"
-        shutil.copytree(self.template, folder)
+        shutil.copytree(self.template / ("mapped" if mapped else "model"), folder)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=name,
@@ -94,7 +98,11 @@ class VersionFactory:
             unknown_threshold=unknown_threshold,
         )
         manifest.image.side_px, manifest.image.decode_version = SIDE_PX, DECODE_VERSION
-        manifest.image.resize, manifest.image.resample = "squash", "bilinear"
+        if mapped:
+            json_format.Parse((self.template / "maps.json").read_text("utf-8"), manifest.class_activation_maps)
+            manifest.image.resize, manifest.image.resample = "crop", "bilinear"
+        else:
+            manifest.image.resize, manifest.image.resample = "squash", "bilinear"
         write_manifest(folder, manifest)
         return folder
 
@@ -102,7 +110,7 @@ class VersionFactory:
 @pytest.fixture(scope="session")
 def version_factory(tmp_path_factory: pytest.TempPathFactory) -> VersionFactory:
     """Makes version directories; see VersionFactory. TensorFlow runs once per session, elsewhere."""
-    template = tmp_path_factory.mktemp("tiny") / "model"
+    template = tmp_path_factory.mktemp("tiny")
     made = subprocess.run(
         [sys.executable, "-m", "tests.tiny_model", str(template)],
         cwd=_ROOT,
@@ -146,6 +154,19 @@ def service(version_factory: VersionFactory, tmp_path_factory: pytest.TempPathFa
         max_body_bytes=2_000_000,
         max_image_bytes=500_000,
     )
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def mapped_service(version_factory: VersionFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One more for all who only ask: "pets" version 1, which is not sure of greys and has class activation maps."""
+    models = tmp_path_factory.mktemp("mapped") / "models"
+    version_factory(models, mapped=True, unknown_threshold=0.8)
+    running = start(models, engines=1, engine="openvino/f32")
     try:
         running.wait_ready()
         yield running

@@ -139,6 +139,7 @@ def test_switches_rollbacks_and_kills_under_load(
         ("POST", "/pets/rollback", {"to": True}, 400),
         ("PATCH", "/pets", {"labels": {"canary": "3"}}, 400),
         ("PATCH", "/pets", [], 400),
+        ("PATCH", "/pets", None, 400),
         ("DELETE", "/pets", None, 405),
     ):
         assert _call(service, method, path, body).status == status, (method, path, body)

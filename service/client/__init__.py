@@ -9,11 +9,12 @@ From Python, from any number of threads:
         (prediction,) = client.classify([("photo.jpg", data)])
 """
 
-from service.client.base import Ask, Client, ClientError, Prediction, Refused, Retry, Unanswered
+from service.client.base import ActivationMap, Ask, Client, ClientError, Prediction, Refused, Retry, Unanswered
 from service.client.grpc import GrpcClient
 from service.client.http import HttpClient
 
 __all__ = [
+    "ActivationMap",
     "Ask",
     "Client",
     "ClientError",

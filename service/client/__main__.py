@@ -23,6 +23,18 @@ INTERRUPTED: Final = 130
 
 _URL: Final = "http://localhost:8501"
 _GRPC: Final = "localhost:8500"
+_DESCRIPTION: Final = "Asks a running Graft service what is on images."
+_EPILOG: Final = """\
+examples:
+  python -m service.client photo.jpg                             a table: labels and scores
+  python -m service.client photos '*.png' --json                 a folder and a pattern, one JSON object per image
+  camera | python -m service.client -                            one image on standard input
+  python -m service.client -r photos --out results.csv           any number of images, a row for each; given again
+                                                                 after it was ended, it asks about what is missing
+  python -m service.client photo.jpg --url http://gpu1:8501      a service elsewhere
+
+exit code: 0 all images answered, 1 some failed, 2 nothing could be asked, 3 stopped on the way, 130 interrupted"""
+
 _BULK_IMAGES: Final = 16
 _BULK_PATIENCE_S: Final = 300.0
 
@@ -140,7 +152,7 @@ def _connect(options: argparse.Namespace) -> Client:
 
 
 def _ask(options: argparse.Namespace, *, bulk: bool = False) -> Ask:
-    return Ask(options.model, options.version, options.label, options.top_k, bulk)
+    return Ask(options.model, options.version, options.label, options.top_k, bulk, options.activation_map)
 
 
 def _complain(text: str, code: int) -> int:
@@ -151,10 +163,9 @@ def _complain(text: str, code: int) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m service.client",
-        description="Asks a running Graft service what is on images. With --out, any number of them: a row for each "
-        "in a CSV file, and a run that was ended goes on when the same command is given again.",
-        epilog="Exit code: 0 all images answered, 1 some failed, 2 nothing could be asked, 3 stopped on the way, 130 "
-        "interrupted.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
     )
     add = parser.add_argument
     add(
@@ -179,6 +190,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="CSV with a heading")
     form.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write or to go on with")
     add("--retry-failed", action="store_true", help="with --out: ask again about images that failed")
+    add(
+        "--activation-map",
+        action="store_true",
+        help="with --json: also where in each image the label was seen (slower)",
+    )
     parser.set_defaults(form="table")
     options = parser.parse_intermixed_args(arguments)  # files before and behind flags
     if not options.images and not options.files_from:
@@ -189,6 +205,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("expected files with --out, got an image on standard input")
     if options.retry_failed and not options.out:
         parser.error("--retry-failed is for --out")
+    if options.activation_map and options.form != "json":
+        parser.error("--activation-map is for --json")
     if not 1 <= options.requests <= 256:
         parser.error(f"expected --requests to be 1 to 256, got {options.requests}")
     if options.out and options.top_k < 1:

@@ -48,6 +48,7 @@ class Ask:
         label: of a version, such as "canary", instead of a number.
         top_k: labels per image.
         bulk: let everybody else go first.
+        activation_map: also ask where in each image the model saw its label.
     """
 
     model: str = ""
@@ -55,6 +56,26 @@ class Ask:
     label: str = ""
     top_k: int = 5
     bulk: bool = False
+    activation_map: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationMap:
+    """Where in an image the model saw its label.
+
+    Attributes:
+        values: rows of numbers: 1 where most spoke for the label, 0 where nothing did.
+        left: where the part of the upright picture begins that the map covers, pixels.
+        top: likewise.
+        width: of that part, pixels.
+        height: likewise.
+    """
+
+    values: Sequence[Sequence[float]]
+    left: float
+    top: float
+    width: float
+    height: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +91,7 @@ class Prediction:
         model: who answered.
         version: of the model.
         error: "CODE: detail" when this image failed; else empty.
+        activation_map: where asked for.
     """
 
     filename: str
@@ -80,6 +102,7 @@ class Prediction:
     model: str = ""
     version: int = 0
     error: str = ""
+    activation_map: ActivationMap | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +158,7 @@ class Client(ABC):
         label: str = "",
         top_k: int = 5,
         bulk: bool = False,
+        activation_map: bool = False,
     ) -> list[Prediction]:
         """Classifies images in one request.
 
@@ -145,6 +169,7 @@ class Client(ABC):
             label: of a version, such as "canary", instead of a number.
             top_k: labels per image.
             bulk: let everybody else go first.
+            activation_map: also ask where in each image the model saw its label: a second inference for each.
 
         Returns:
             One prediction per image, in order; of an image that failed, its error.
@@ -153,7 +178,7 @@ class Client(ABC):
             Refused: the whole request was refused.
             Unanswered: no answer within the tries and the time.
         """
-        return self.ask(images, Ask(model, version, label, top_k, bulk))
+        return self.ask(images, Ask(model, version, label, top_k, bulk, activation_map))
 
     def ask(self, images: Sequence[tuple[str, bytes]], ask: Ask) -> list[Prediction]:
         """`classify`, for those who ask the same of many images."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from service.client.base import Ask, Client, Prediction, Refused, Retry, Unanswered
+from service.client.base import ActivationMap, Ask, Client, Prediction, Refused, Retry, Unanswered
 from service.errors import BY_CODE, DeadlineExceeded, GraftError, ImageError, Overloaded, Unavailable
 
 _LONGEST_ASKED_S: Final = 60.0
@@ -52,6 +52,7 @@ class GrpcClient(Client):
             top_k=ask.top_k,
             images=[messages.Image(data=data) for _, data in images],
             priority=messages.BULK if ask.bulk else messages.INTERACTIVE,
+            activation_map=ask.activation_map,
         )
         try:
             answer = self._stub.Classify(request, timeout=timeout_s)
@@ -76,6 +77,7 @@ class GrpcClient(Client):
                 [(one.label, one.score) for one in result.top],
                 answer.model,
                 answer.version,
+                activation_map=_activation_map(result.activation_map) if result.HasField("activation_map") else None,
             )
             for result, (filename, _) in zip(answer.results, images, strict=True)
         ]
@@ -86,3 +88,9 @@ class GrpcClient(Client):
         pushback = metadata.get("grpc-retry-pushback-ms", "")
         asked_s = min(_LONGEST_ASKED_S, int(pushback) / 1000) if pushback.isdecimal() else 0.0
         return metadata.get("graft-error-code", error.code().name), str(error.details()), asked_s
+
+
+def _activation_map(found: Any) -> ActivationMap:  # noqa: ANN401 - a message, not imported here
+    values, region = list(found.values), found.region_px
+    rows = [values[start : start + found.width] for start in range(0, len(values), found.width)]
+    return ActivationMap(rows, region.left, region.top, region.width, region.height)

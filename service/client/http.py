@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
-from service.client.base import Ask, Client, ClientError, Prediction, Refused, Retry, Unanswered
+from service.client.base import ActivationMap, Ask, Client, ClientError, Prediction, Refused, Retry, Unanswered
+from service.errors import BY_CODE, GraftError, ImageError
 
 _BUSY: Final = (429, 502, 503, 504)
 """Overloaded, not ready, too slow; or a proxy that says so of a service that is being restarted."""
@@ -61,6 +62,7 @@ class HttpClient(Client):
     def _try(self, images: Sequence[tuple[str, bytes]], ask: Ask, timeout_s: float) -> list[Prediction]:
         """See Client."""
         asked = {"model": ask.model, "version": ask.version, "label": ask.label, "top_k": ask.top_k}
+        asked["activation_map"] = int(ask.activation_map)
         query = urllib.parse.urlencode({name: value for name, value in asked.items() if value or name == "top_k"})
         headers = {"X-Request-Timeout-Ms": str(max(1, int(timeout_s * 1000)))}
         if ask.bulk:
@@ -86,6 +88,10 @@ class HttpClient(Client):
             raise Unanswered(message, retry_after_s) if status in _BUSY else Refused(message, code)
         if status in _BUSY:  # every image failed for the same reason
             raise Unanswered(_error(results[0]), retry_after_s)
+        if all("error" in result for result in results):
+            code = results[0]["error"]["code"]
+            if not issubclass(BY_CODE.get(code, GraftError), ImageError):  # it is no image's fault
+                raise Refused(_error(results[0]), code)
         return [_prediction(answer, result, name) for result, (name, _) in zip(results, images, strict=True)]
 
     def _post(self, path: str, body: bytes, headers: dict[str, str], timeout_s: float) -> tuple[int, float, bytes]:
@@ -148,8 +154,16 @@ def _prediction(answer: dict[str, Any], result: dict[str, Any], filename: str) -
     if "error" in result:
         return Prediction(filename, error=_error(result))
     top = [(one["label"], one["score"]) for one in result["top"]]
+    seen = result.get("activation_map")
     return Prediction(
-        filename, result["label"], result["score"], result["unknown"], top, answer["model"], answer["version"]
+        filename,
+        result["label"],
+        result["score"],
+        result["unknown"],
+        top,
+        answer["model"],
+        answer["version"],
+        activation_map=ActivationMap(seen["values"], **seen["region_px"]) if seen else None,
     )
 
 

@@ -22,7 +22,7 @@ def writer(form: str, top_k: int, name_width: int) -> Callable[[Prediction], Non
         name_width: characters of the table's first column.
     """
     if form == "json":
-        return lambda one: _print(json.dumps(asdict(one)))
+        return lambda one: _print(json.dumps({k: v for k, v in asdict(one).items() if v is not None}))
     if form == "csv":
         sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names that are no text, as they are
         rows: Any = csv.writer(sys.stdout, lineterminator="\n")

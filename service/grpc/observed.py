@@ -6,8 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from service.exchange import Exchange, Observer, is_request_id
+from service.errors import InvalidRequest
+from service.exchange import Exchange, Observer, is_request_id, note_failure
+from service.metrics import count_request
 
 _WRAP: Final = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -52,14 +55,16 @@ class ObservedCalls(grpc.aio.ServerInterceptor):
         )
         if not inspect.iscoroutinefunction(call):
             return handler
-        # a single answer is made bytes here, so that its encoding is observed, too
+        # a single answer is made bytes here, so that its encoding is observed, too; a single request is read here, as
+        # grpc.aio would tell a client of Python's classes that its bytes are no message
         serialize = None if handler.response_streaming else handler.response_serializer
+        parse = None if handler.request_streaming else handler.request_deserializer
 
         async def run(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401 - messages
             exchange = self._begin(method, context)
             status = "OK"
             try:
-                response = await call(request, context)
+                response = await call(await _parsed(parse, request, context) if parse else request, context)
                 return serialize(response) if serialize else response
             except asyncio.CancelledError:
                 status = "CANCELLED"
@@ -72,7 +77,9 @@ class ObservedCalls(grpc.aio.ServerInterceptor):
                 exchange.end(status, failed=status != "OK")
 
         return _WRAP[kind](
-            run, handler.request_deserializer, handler.response_serializer if serialize is None else None
+            run,
+            handler.request_deserializer if parse is None else None,
+            handler.response_serializer if serialize is None else None,
         )
 
     def _begin(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Exchange:
@@ -87,3 +94,14 @@ class ObservedCalls(grpc.aio.ServerInterceptor):
         )
         context.set_trailing_metadata((("x-request-id", exchange.request_id),))
         return exchange
+
+
+async def _parsed(parse: Callable[[bytes], Any], request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401 - a message
+    try:
+        return parse(request)
+    except DecodeError:
+        count_request("grpc", "INVALID_ARGUMENT")
+        note_failure(InvalidRequest.code)
+        metadata = (*context.trailing_metadata(), ("graft-error-code", InvalidRequest.code))
+        detail = f"expected the message that this method takes, got {len(request)} bytes that are none"
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, detail, metadata)

@@ -1,5 +1,6 @@
 """TensorFlow Serving's PredictionService and ModelService over gRPC, by `service/tensorflow_serving.py`."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -8,12 +9,15 @@ import grpc
 from google.protobuf.message import Message
 
 from protos import tensorflow_serving_pb2 as tfs
+from service import admin
 from service.classifier import Answer, Classifier, Request
 from service.exchange import observe_answer
 from service.grpc.foreign import Context, Method, service
-from service.grpc.waiting import answer_of, read_terms
+from service.grpc.waiting import answer_of, metadata, read_terms
+from service.reload import read_reload
 from service.settings import Settings
 from service.tensorflow_serving import TensorFlowServing
+from service.tensors import Refusal
 
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
 MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
@@ -39,6 +43,19 @@ def services(classifier: Classifier, settings: Settings) -> Sequence[grpc.Generi
         asked = face.read_classify(request, read_terms(context, settings))
         return face.write_classify(await run(asked))
 
+    async def reload(request: tfs.ReloadConfigRequest, context: Context) -> tfs.ReloadConfigResponse:
+        wishes = read_reload(request, classifier.routes)
+        if wishes:
+            if not admin.is_possible(settings):
+                raise Refusal(
+                    "PERMISSION_DENIED", "versions and labels are changed over the network with --admin-token-file only"
+                )
+            admin.authenticate(metadata(context, "authorization"), settings)
+        for name, wish in wishes.items():
+            # in a thread: a disk may take its time, and this front has one thread for everybody
+            await asyncio.to_thread(admin.change, classifier.routes, settings, name, wish)
+        return tfs.ReloadConfigResponse(status={"error_code": tfs.OK})
+
     prediction: dict[str, Method] = {
         "Predict": (tfs.PredictRequest, predict),
         "Classify": (tfs.ClassificationRequest, classify),
@@ -46,7 +63,7 @@ def services(classifier: Classifier, settings: Settings) -> Sequence[grpc.Generi
     }
     model: dict[str, Method] = {
         "GetModelStatus": (tfs.GetModelStatusRequest, _at_once(face.status)),
-        "HandleReloadConfigRequest": (tfs.ReloadConfigRequest, _at_once(face.reload)),
+        "HandleReloadConfigRequest": (tfs.ReloadConfigRequest, reload),
     }
     return [service(PREDICTION_SERVICE, prediction), service(MODEL_SERVICE, model)]
 

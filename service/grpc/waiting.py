@@ -36,6 +36,11 @@ def read_terms(context: grpc.aio.ServicerContext[Any, Any], settings: Settings) 
     return Terms(deadline, named if is_request_id(named) else "", is_bulk(str(given.get(_PRIORITY, ""))))
 
 
+def metadata(context: grpc.aio.ServicerContext[Any, Any], name: str) -> str:
+    """What the caller sent beside the request under a name, in small letters; empty for nothing."""
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == name), "")
+
+
 async def answer_of(classifier: Classifier, asked: Request) -> Answer:
     """The answer to a request.
 

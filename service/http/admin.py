@@ -1,16 +1,16 @@
 """`/admin`: who has the token may say which versions are served. Writes the same file as `python -m service.models`."""
 
-import hmac
 import json
 from typing import Any
 
 import gevent
 from flask import Blueprint, Response, request
 
+from service.admin import authenticate, change
 from service.classifier import Classifier
-from service.errors import InternalError, InvalidRequest, Unauthenticated
-from service.policy import BrokenPolicy, Change, change_policy, format_policy, merge_policy
-from service.settings import Settings, read_token
+from service.errors import InvalidRequest
+from service.policy import Change, format_policy, merge_policy
+from service.settings import Settings
 
 
 def create_admin(classifier: Classifier, settings: Settings) -> Blueprint:
@@ -23,14 +23,8 @@ def create_admin(classifier: Classifier, settings: Settings) -> Blueprint:
     admin = Blueprint("admin", __name__, url_prefix="/admin/models")
 
     @admin.before_request
-    def authenticate() -> None:
-        try:
-            token = read_token(settings.admin_token_file)  # each time, so that it can be changed while we run
-        except ValueError as error:
-            raise InternalError("the admin token cannot be read; the service's log knows more") from error
-        given = request.headers.get("Authorization", "").encode(errors="replace")
-        if not hmac.compare_digest(given, f"Bearer {token}".encode()):
-            raise Unauthenticated("expected the header 'Authorization: Bearer' with the admin token")
+    def authenticated() -> None:
+        authenticate(request.headers.get("Authorization", ""), settings)
 
     @admin.get("/<name>")
     def show(name: str) -> Response:
@@ -38,7 +32,7 @@ def create_admin(classifier: Classifier, settings: Settings) -> Blueprint:
 
     @admin.patch("/<name>")
     def patch(name: str) -> Response:
-        changes = _body()
+        changes = _body(required=True)
         return apply(name, lambda policy, _: merge_policy(policy, changes))
 
     @admin.post("/<name>/rollback")
@@ -49,25 +43,18 @@ def create_admin(classifier: Classifier, settings: Settings) -> Blueprint:
             raise InvalidRequest('expected no body or {"to": N}, got something else')
         return apply(name, lambda policy, servable: policy.rolled_back(servable, to))
 
-    def apply(name: str, change: Change) -> Response:
-        known = classifier.routes.models.get(name)
-        refused = (
-            [number for number, one in known.versions.items() if one.state == "END" and one.error] if known else []
-        )
-        try:
-            # in a thread: a disk may take its time, and this front has one thread for everybody
-            _, after = gevent.get_hub().threadpool.apply(change_policy, (settings.models, name, change, refused))
-        except BrokenPolicy as error:
-            raise InternalError(str(error)) from error
+    def apply(name: str, wish: Change) -> Response:
+        # in a thread: a disk may take its time, and this front has one thread for everybody
+        after = gevent.get_hub().threadpool.apply(change, (classifier.routes, settings, name, wish))
         return Response(format_policy(after), content_type="application/json")
 
     return admin
 
 
-def _body() -> dict[str, Any]:
+def _body(*, required: bool = False) -> dict[str, Any]:
     text = request.get_data()
     try:
-        document: Any = json.loads(text) if text else {}
+        document: Any = json.loads(text) if text or required else {}
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"expected a JSON object, got malformed JSON: {error}") from error
     if not isinstance(document, dict):

@@ -4,13 +4,12 @@ import logging
 import time
 from dataclasses import replace
 from http import HTTPStatus
-from pathlib import Path
 
 from flask import Flask, Response, jsonify, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from service import errors
+from service import admin, errors
 from service.classifier import Classifier
 from service.exchange import observe_answer
 from service.http import foreign, open_inference, reply, tensorflow_serving
@@ -58,7 +57,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         observe_answer("http", time.monotonic() - read, answer)
         return _response(reply.answered(answer, [upload.filename for upload in uploads]))
 
-    if settings.admin_token_file != Path():
+    if admin.is_possible(settings):
         app.register_blueprint(create_admin(classifier, settings))
     add_page(app, classifier, settings)
     add_documentation(app, document.describe(reply.STATUS, settings))
@@ -99,9 +98,8 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         response = _refused(error)
-        for name, value in error.get_headers():
-            if name == "Allow":
-                response.headers[name] = value
+        if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = dict(error.get_headers())["Allow"]
         return response
 
     @app.errorhandler(Exception)
@@ -115,6 +113,8 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
 def _refused(error: HTTPException) -> Response:
     """What no view has seen, in the shape of the protocol whose path it is."""
     status = HTTPStatus(error.code or 500)
+    if request.path.startswith(tensorflow_serving.PREFIX):
+        return foreign.error(HTTPStatus.BAD_REQUEST, tensorflow_serving.malformed().detail)
     if request.path.startswith(open_inference.PREFIX):
         return foreign.error(status, error.description or error.name)
     return _response(reply.problem(status, error.name.upper().replace(" ", "_"), error.description or ""))

@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response, jsonify, request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service.errors import GraftError, InternalError, InvalidRequest, RequestTooLarge
 from service.exchange import note_failure
@@ -19,7 +19,7 @@ HTTP_STATUS: Final = {
     "DEADLINE_EXCEEDED": HTTPStatus.GATEWAY_TIMEOUT,
     "NOT_FOUND": HTTPStatus.NOT_FOUND,
     "RESOURCE_EXHAUSTED": HTTPStatus.TOO_MANY_REQUESTS,
-    "FAILED_PRECONDITION": HTTPStatus.PRECONDITION_FAILED,
+    "FAILED_PRECONDITION": HTTPStatus.BAD_REQUEST,
     "UNIMPLEMENTED": HTTPStatus.NOT_IMPLEMENTED,
     "INTERNAL": HTTPStatus.INTERNAL_SERVER_ERROR,
     "UNAVAILABLE": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -65,10 +65,7 @@ def foreign_blueprint(name: str, settings: Settings) -> Blueprint:
 
     @blueprint.errorhandler(HTTPException)
     def http_error(failed: HTTPException) -> Response:
-        response = error(HTTPStatus(failed.code or 500), failed.description or failed.name)
-        if isinstance(failed, MethodNotAllowed):
-            response.allow.update(failed.valid_methods or ())
-        return response
+        return error(HTTPStatus(failed.code or 500), failed.description or failed.name)
 
     @blueprint.errorhandler(Exception)
     def unforeseen(_: Exception) -> Response:

@@ -14,7 +14,6 @@ from typing import Any, Final
 from flask import Blueprint, Response, jsonify, request
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from werkzeug.exceptions import MethodNotAllowed
 
 from protos import tensorflow_serving_pb2 as tfs
 from service.classifier import Answer, Classifier, Request
@@ -23,13 +22,16 @@ from service.http.foreign import foreign_blueprint
 from service.http.terms import read_terms, reading
 from service.http.waiting import answer_of, kept_back, whole_body
 from service.settings import Settings
-from service.tensorflow_serving import TensorFlowServing
+from service.tensorflow_serving import DEFAULT_SIGNATURE, SIGNATURES, TensorFlowServing
 from service.tensors import IMAGES, Refusal, flatten, pack
 from service.terms import Terms
 
-_MODEL: Final = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
-_STATUS: Final = re.compile(_MODEL + r"(/metadata)?")
-_METHOD: Final = re.compile(_MODEL + r":(classify|predict)")
+PREFIX: Final = "/v1/"
+"""A path below that is not ours is refused in TensorFlow Serving's words, too."""
+
+_VERSION: Final = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
+_STATUS: Final = re.compile(r"/v1/models(?:/([^/:]+))?" + _VERSION + r"(/metadata)?")
+_METHOD: Final = re.compile(r"/v1/models/([^/:]+)" + _VERSION + r":(classify|predict)")
 
 
 def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
@@ -58,19 +60,13 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
         results = face.write_classify(answer).result.classifications
         return jsonify(results=[[[one.label, _short(one.score)] for one in row.classes] for row in results])
 
-    @routes.route("/v1/<path:_>", methods=["OPTIONS"])
-    def options(_: str) -> Response:
-        response = Response()
-        response.allow.update(("POST" if _METHOD.fullmatch(request.path) else "GET", "OPTIONS"))
-        return response
-
-    @routes.get("/v1/<path:_>")
+    @routes.get("/v1/<path:_>", provide_automatic_options=False)
     def look(_: str) -> Response:
         matched = _STATUS.fullmatch(request.path)
-        if _METHOD.fullmatch(request.path):
-            raise MethodNotAllowed(["POST", "OPTIONS"])
         if not matched:
-            raise _malformed()
+            raise malformed()
+        if not matched[1]:
+            raise Refusal("INVALID_ARGUMENT", "Missing model name in request.")
         spec = _spec(*matched.groups()[:3])
         if matched[4]:
             metadata = face.metadata(tfs.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"]))
@@ -78,13 +74,11 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
             return jsonify(model_spec=_json(metadata.model_spec), metadata={"signature_def": _json(signatures)})
         return jsonify(_json(face.status(tfs.GetModelStatusRequest(model_spec=spec))))
 
-    @routes.post("/v1/<path:_>")
+    @routes.post("/v1/<path:_>", provide_automatic_options=False)
     def run_method(_: str) -> Response:
         matched = _METHOD.fullmatch(request.path)
-        if _STATUS.fullmatch(request.path):
-            raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
         if not matched:
-            raise _malformed()
+            raise malformed()
         terms = read_terms(settings.request_timeout_s)
         spec = _spec(*matched.groups()[:3])
         with kept_back():
@@ -97,7 +91,8 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
     return routes
 
 
-def _malformed() -> Refusal:
+def malformed() -> Refusal:
+    """A path that is none, or one with another method: TensorFlow Serving does not tell these apart."""
     return Refusal("INVALID_ARGUMENT", f"Malformed request: {request.method} {request.path[:200]}")
 
 
@@ -142,7 +137,10 @@ def _predict_request(spec: tfs.ModelSpec, document: dict[str, Any]) -> tuple[boo
             if by_row
             else "Missing 'inputs' or 'instances' key",
         )
-    name, _ = TensorFlowServing.signature(spec.signature_name)
+    signature = spec.signature_name or DEFAULT_SIGNATURE
+    if signature not in SIGNATURES:
+        raise Refusal("INVALID_ARGUMENT", f'Serving signature name: "{signature[:200]}" not found in signature def')
+    name, _ = SIGNATURES[signature]
     values = document["instances" if by_row else "inputs"]
     if by_row:
         if not isinstance(values, list) or not values:
@@ -229,7 +227,7 @@ def _fill(example: tfs.Example, document: Any) -> None:  # noqa: ANN401 - any JS
         for value in content if isinstance(content, list) else [content]:
             if isinstance(value, str | dict):
                 feature.bytes_list.value.append(_bytes(value))
-            elif not isinstance(value, int | float):
+            elif isinstance(value, bool) or not isinstance(value, int | float):
                 raise Refusal(
                     "INVALID_ARGUMENT", f"Feature: {name[:200]} has element with unexpected JSON type: {_shown(value)}"
                 )

@@ -47,8 +47,10 @@ def read_terms(limit_s: float, said: Said = request) -> Terms:
     text = said.headers.get("X-Request-Timeout-Ms")
     if text is not None:
         limit_s = min(limit_s, whole_number("X-Request-Timeout-Ms", text, low=1, high=10**9) / 1e3)
-    priority = said.args.get("priority") or said.headers.get("X-Request-Priority") or ""
-    return Terms(arrived + limit_s, said.headers.get("X-Request-Id") or "", is_bulk(priority))
+    bulk = is_bulk(said.headers.get("X-Request-Priority") or "")  # read in any case: a wrong one is a mistake
+    if priority := said.args.get("priority"):
+        bulk = is_bulk(priority)
+    return Terms(arrived + limit_s, said.headers.get("X-Request-Id") or "", bulk)
 
 
 def read_asked(terms: Terms, said: Said = request) -> Request:

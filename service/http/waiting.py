@@ -10,7 +10,7 @@ from flask import request
 from gevent.event import AsyncResult
 
 from service.classifier import Answer, Classifier, Request
-from service.errors import Overloaded
+from service.errors import InvalidRequest, Overloaded
 from service.http.disconnects import ClientGone, Disconnects
 from service.metrics import IN_FLIGHT
 from service.reactor import GeventReactor
@@ -21,8 +21,11 @@ def whole_body() -> bytes:
 
     Raises:
         RequestEntityTooLarge: it is larger than the service allows.
+        InvalidRequest: it ended before it was whole.
     """
     body = request.get_data(cache=False)
+    if len(body) < (request.content_length or 0):  # gunicorn does not say so
+        raise InvalidRequest(f"expected a body of {request.content_length} bytes, got {len(body)} and no more")
     # a chunked body is cut off at the limit without a word; asking for more is what raises RequestEntityTooLarge
     request.stream.read(1)
     return body

@@ -127,9 +127,15 @@ def _models(stub: model_service_pb2_grpc.ModelServiceStub) -> dict[str, object]:
     reload = model_management_pb2.ReloadConfigRequest()
     reload.config.model_config_list.config.add(name="pets", base_path="/models/pets", model_platform="tensorflow")
     answer = stub.HandleReloadConfigRequest(reload, timeout=_DEADLINE_S)
+    reload.config.model_config_list.config[0].model_version_policy.specific.versions.append(1)
+    try:
+        stub.HandleReloadConfigRequest(reload, timeout=_DEADLINE_S)
+        unauthorized = "OK"
+    except grpc.RpcError as error:
+        unauthorized = error.code().name
     return {
         "status": [(one.version, states.Name(one.state), one.status.error_code) for one in versions],
-        "reload": (answer.status.error_code, answer.status.error_message),
+        "reload": (answer.status.error_code, answer.status.error_message, unauthorized),
     }
 
 

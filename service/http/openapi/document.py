@@ -1,8 +1,8 @@
 """The whole OpenAPI document of a service, with what this service has: /admin only where there is a token."""
 
-from pathlib import Path
 from typing import Final
 
+from service import admin
 from service.http.openapi import foreign, own
 from service.http.openapi.parts import Json, Statuses, problem_responses
 from service.open_inference import VERSION
@@ -25,13 +25,12 @@ def describe(statuses: Statuses, settings: Settings) -> Json:
         statuses: the HTTP status of every error that a client can meet.
         settings: the limits, and whether there is /admin.
     """
-    admin = settings.admin_token_file != Path()
     paths = own.paths(statuses, settings) | foreign.tensorflow_serving_paths() | foreign.open_inference_paths()
     components: Json = {
         "schemas": own.schemas(statuses, settings) | foreign.schemas(settings.max_images),
         "responses": problem_responses(statuses),
     }
-    if admin:
+    if admin.is_possible(settings):
         paths |= own.admin_paths()
         components["schemas"] |= own.admin_schemas()
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

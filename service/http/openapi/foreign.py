@@ -124,6 +124,7 @@ def schemas(max_images: int) -> Json:
         "additionalProperties": False,
         "properties": {"b64": {**text, "format": "image-base64"}},
     }
+    feature = {"oneOf": [text, {"type": "number"}, file]}
     pixel = {"type": "array", "minItems": 3, "maxItems": 3, "items": {"type": "number", "minimum": 0, "maximum": 255}}
     image = {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": pixel}}
     rows = {"type": "array", "items": {"type": "array"}}
@@ -132,12 +133,12 @@ def schemas(max_images: int) -> Json:
         return {"type": "array", "minItems": 1, "maxItems": max_images, "items": items}
 
     def asked(signature: Json, title: str, required: list[str], key: str, values: Json) -> Json:
+        other = "inputs" if key == "instances" else "instances"
         return {
             "title": title,
             "type": "object",
             "required": [*required, key],
-            "additionalProperties": False,
-            "properties": {"signature_name": signature, key: values},
+            "properties": {"signature_name": signature, key: values, other: False},
         }
 
     default, by_bytes = {"enum": ["", "serving_default"]}, {"const": "serving_bytes"}
@@ -208,8 +209,8 @@ def schemas(max_images: int) -> Json:
                     {
                         "type": "object",
                         "required": ["image/encoded"],
-                        "additionalProperties": False,
                         "properties": {"image/encoded": file},
+                        "additionalProperties": {"oneOf": [feature, {"type": "array", "items": feature}]},
                     }
                 ),
             },

@@ -84,9 +84,10 @@ function query() {
 
 const topK = () => Math.min(100, Math.max(1, Math.trunc(Number(byId("top_k").value)) || 5));
 
-function url() {
-  const asked = query().toString();
-  return new URL("classify" + (asked ? `?${asked}` : ""), base);
+function url(withMap = true) {
+  const asked = query();
+  if (!withMap) asked.delete("activation_map");
+  return new URL(`${asked}` ? `classify?${asked}` : "classify", base);
 }
 
 // ---- images in
@@ -116,6 +117,7 @@ function work() {
       running -= 1;
       one.card.removeAttribute("aria-busy");
       draw(one);
+      announce(one);
       tell();
       work();
     });
@@ -125,14 +127,21 @@ function work() {
 
 async function classify(one) {
   const started = performance.now();
+  let withMap = true;
   for (let attempt = 0; ; attempt += 1) {
     try {
-      const response = await fetch(url(), { method: "POST", body: one.file, headers: { "Content-Type": one.file.type || "application/octet-stream" } });
+      const response = await fetch(url(withMap), { method: "POST", body: one.file, headers: { "Content-Type": one.file.type || "application/octet-stream" } });
       if ((response.status === 429 || response.status === 503) && attempt < RETRIES) {
         await new Promise((done) => setTimeout(done, 1000 * (Number(response.headers.get("Retry-After")) || 1)));
         continue;
       }
       const answer = await response.json();
+      const code = answer.results ? (answer.results[0].error || {}).code : answer.code;
+      if (code === "NO_ACTIVATION_MAP" && withMap) {
+        withMap = false;
+        continue;
+      }
+      one.note = withMap ? "" : "This version cannot show what spoke for the label.";
       one.answer = answer.results ? answer.results[0] : { error: { code: answer.code, detail: answer.detail } };
       one.served = answer.results ? `${answer.model} ${answer.version}` : "";
     } catch {
@@ -154,6 +163,14 @@ function say(text, bad = false) {
   byId("status").textContent = text;
   byId("status").classList.toggle("bad", bad);
 }
+
+// For who does not see the cards: each answer once, as it comes.
+function announce({ file, answer }) {
+  const best = answer.error ? answer.error.detail : `${answer.unknown ? "unknown, perhaps " : ""}${answer.label}, ${percent(answer.score)}`;
+  byId("heard").append(element("p", "", `${file.name}: ${best}`));
+}
+
+const percent = (score) => `${(100 * score).toFixed(1)} %`;
 
 // ---- what came back
 
@@ -185,6 +202,7 @@ function draw(one) {
   text.append(title, element("p", "file", one.file.name), bars(answer));
   const timing = answer.timing_ms;
   const parts = ["queue", "decode", "inference"].map((part) => `${part} ${timing[part].toFixed(1)} ms`).join(", ");
+  if (one.note) text.append(element("p", "timing", one.note));
   text.append(element("p", "timing", `${one.served} · ${parts} · ${one.milliseconds.toFixed(0)} ms in all`));
   if (answer.activation_map) overlay(around, picture, answer);
 }
@@ -204,7 +222,7 @@ function bars(answer) {
     track.append(bar);
     cell.append(track);
     cell.setAttribute("aria-hidden", "true");
-    row.append(name, cell, element("td", "number", `${(100 * score).toFixed(1)} %`));
+    row.append(name, cell, element("td", "number", percent(score)));
     body.append(row);
   }
   table.append(body);
@@ -325,6 +343,7 @@ byId("clear").addEventListener("click", () => {
   shown = [];
   waiting = [];
   byId("results").replaceChildren();
+  byId("heard").replaceChildren();
   byId("clear").hidden = true;
   say("");
   showCode();

@@ -70,6 +70,14 @@ def test_it_prints_json(service: Service, images: Path) -> None:
     assert set(good) == set(bad)
 
 
+def test_it_prints_where_the_label_was_seen(mapped_service: Service, images: Path) -> None:
+    """With --json, which has a place for it; nowhere else."""
+    done = _command(images, "red.png", "--json", "--activation-map", "--url", mapped_service.http)
+    (found,) = map(json.loads, done.stdout.splitlines())
+    assert len(found["activation_map"]["values"]) == 4
+    assert found["activation_map"].keys() == {"values", "left", "top", "width", "height"}
+
+
 def test_it_prints_csv(service: Service, images: Path) -> None:
     """A heading, then a row for each; columns of labels that there are not are empty."""
     done = _command(images, "red.png", "bad.txt", "--csv", "--top-k", 6, "--url", service.http)
@@ -140,6 +148,7 @@ def test_it_says_when_there_are_no_images(service: Service, tmp_path: Path) -> N
         ([], "expected images"),
         (["a", "--url", "http://x", "--grpc", "x:1"], "not allowed with argument"),
         (["a", "--json", "--csv"], "not allowed with argument"),
+        (["a", "--activation-map"], "--activation-map is for --json"),
         (["a", "--json", "--out", "x"], "not allowed with argument"),
         (["a", "--version", "1", "--label", "b"], "not allowed with argument"),
         (["-", "--files-from", "-"], "one use of standard input"),

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import pytest
+from PIL import Image
 
 from protos.classifier_pb2 import BULK, INTERACTIVE, ClassifyResponse, LabelScore, Result
 from protos.classifier_pb2_grpc import ImageClassifierServicer, add_ImageClassifierServicer_to_server
@@ -55,6 +56,26 @@ def test_transports_agree(service: Service, connect) -> None:
     for left, right in zip(over_http, over_grpc, strict=True):
         assert (left.filename, left.label, left.error) == (right.filename, right.label, right.error)
         assert left.score == pytest.approx(right.score, abs=1e-6)
+
+
+def test_activation_maps(mapped_service: Service, connect) -> None:
+    """Asked for, both transports tell where the label was seen, alike; not asked for, there is none."""
+    picture = Image.new("RGB", (320, 160), (90, 90, 90))
+    picture.paste((230, 20, 20), (80, 0, 160, 80))
+    images = [("corner.png", encode(picture, "PNG")), ("text", b"text")]
+    clients = [connect(one, getattr(mapped_service, one)) for one in _TRANSPORTS]
+    for found in (client.classify(images, activation_map=True) for client in clients):
+        seen = found[0].activation_map
+        assert (found[0].label, found[1].activation_map) == ("red", None)
+        assert (seen.left, seen.top, seen.width, seen.height) == (80, 0, 160, 160)
+        assert [[round(value) for value in row] for row in seen.values] == [[1, 1, 0, 0]] * 2 + [[0, 0, 0, 0]] * 2
+    assert clients[0].classify(images)[0].activation_map is None
+
+
+def test_a_version_without_activation_maps(client: Client) -> None:
+    """The whole request is refused, since no image of it can have one."""
+    with pytest.raises(Refused, match="NO_ACTIVATION_MAP: expected a version with class activation maps"):
+        client.classify([("a", plain("red")), ("b", plain("blue"))], activation_map=True)
 
 
 def test_many_images_in_one_request(client: Client) -> None:

@@ -1,14 +1,17 @@
 """The page at `/` in a real browser: images in, labels out; errors, unknown, and nothing from anywhere else."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
 
-from tests.pictures import COLOURS, plain
+from tests.pictures import COLOURS, encode, plain
 from tests.running import Service
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -27,6 +30,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, service: Service) -> Iterator[Page]:
+    """The page of the shared service."""
+    yield from _open(browser, service)
+
+
+@pytest.fixture
+def mapped_page(browser: Browser, mapped_service: Service) -> Iterator[Page]:
+    """The page of the service that is not sure of greys and has class activation maps."""
+    yield from _open(browser, mapped_service)
+
+
+def _open(browser: Browser, service: Service) -> Iterator[Page]:
     """The page, with its list of models loaded; fails when it complains or asks anybody else."""
     opened = browser.new_page()
     complaints: list[str] = []
@@ -82,6 +96,76 @@ def test_an_error_is_shown_beside_the_others(page: Page):
     expect(page.locator("#status")).to_have_text("2 classified, 1 of them failed")
     expect(page.locator("article").first.locator(".error")).to_contain_text("UNSUPPORTED_FORMAT")
     expect(page.locator("article").nth(1).locator("h2")).to_have_text("blue")
+
+
+@needs_browser
+def test_unknown_is_shown_as_such(mapped_page: Page):
+    """A score below the version's threshold: the word, not the label, and bars that say so in colour."""
+    _give(mapped_page, ["grey.png", "red.png"], [plain("grey"), plain("red")])
+    cards = mapped_page.locator("article")
+    expect(cards.first.locator("h2")).to_have_text("unknown perhaps grey")
+    expect(cards.first.locator("tr.low")).to_have_count(len(COLOURS))
+    expect(cards.nth(1).locator("h2")).to_have_text("red")
+    expect(cards.nth(1).locator(".badge, tr.low")).to_have_count(0)
+
+
+@needs_browser
+def test_the_overlay_lies_where_the_model_looked(mapped_page: Page):
+    """Asked for after the answer: a map of the middle square that the model saw, strongest on the red corner."""
+    picture = Image.new("RGB", (320, 160), (90, 90, 90))
+    picture.paste((230, 20, 20), (80, 0, 160, 80))
+    _give(mapped_page, ["corner.png"], [encode(picture, "PNG")])
+    expect(mapped_page.locator("article h2")).to_have_text("red")
+    expect(mapped_page.locator("canvas")).to_have_count(0)
+    mapped_page.get_by_label("Show what spoke for the label").check()
+    overlay = mapped_page.get_by_role("img", name="Red where the picture spoke most for red")
+    expect(overlay).to_be_visible()
+    around, inside = mapped_page.locator("article img").bounding_box(), overlay.bounding_box()
+    assert around
+    assert inside
+    seen = [(inside["x"] - around["x"]) / around["width"], inside["width"] / around["width"]]
+    assert [*seen, inside["height"] / around["height"]] == pytest.approx([0.25, 0.5, 1], abs=0.01)
+    opacity = overlay.evaluate(
+        """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]
+            .filter((_, at) => at % 4 === 3)"""
+    )
+    assert (np.reshape(opacity, (4, 4)) > 75).tolist() == np.kron([[1, 0], [0, 0]], np.ones((2, 2))).astype(
+        bool
+    ).tolist()
+
+
+@needs_browser
+def test_without_maps_there_are_labels_all_the_same(page: Page):
+    """A version that has none: the answer stays, and says so."""
+    page.get_by_label("Show what spoke for the label").check()
+    _give(page, ["red.png"], [plain("red")])
+    expect(page.locator("article h2")).to_have_text("red")
+    expect(page.locator("article")).to_contain_text("This version cannot show what spoke for the label.")
+
+
+@needs_browser
+def test_by_keyboard_and_by_ear(page: Page):
+    """Tab reaches everything in the order that it is seen, Enter chooses files, and each answer is said once."""
+    page.evaluate("document.body.focus()")
+    reached = []
+    for _ in range(11):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    nav = ["Metrics", "State", "HTTP interface"]
+    assert reached == ["Skip to the results", "report", *nav, "model", "version", "top_k", "map", "files", "camera"]
+    page.locator("#files").focus()
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "image/png", "buffer": file}
+        for name, file in (("red.png", plain("red")), ("none.png", b"text"))
+    ]
+    chosen.value.set_files(files)
+    expect(page.get_by_role("status")).to_have_text("2 classified, 1 of them failed")
+    expect(page.get_by_role("log").locator("p")).to_have_count(2)
+    said = sorted(page.get_by_role("log").locator("p").all_inner_texts())
+    assert said[0].startswith("none.png: expected a JPEG")
+    assert re.fullmatch(r"red\.png: red, \d+\.\d %", said[1])
 
 
 @needs_browser

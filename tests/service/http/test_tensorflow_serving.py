@@ -145,8 +145,8 @@ _WRONG: list[tuple[str, str, object, int, str]] = [
         "unknown signature",
         _PREDICT,
         {"signature_name": "guess", "instances": [1]},
-        412,
-        'Serving signature key "guess" not found.',
+        400,
+        'Serving signature name: "guess" not found in signature def',
     ),
     ("numbers too flat", _PREDICT, {"instances": [1, 2]}, 400, "expected a tensor of shape [-1,32,32,3], got [2]"),
     (
@@ -285,14 +285,24 @@ def test_a_wrong_request_gets_tensorflow_serving_s_error(
         ("/v1/models/pets/versions/7", 404, "Could not find version 7 of model pets"),
         ("/v1/models/pets/labels/best", 400, "Unrecognized servable version label: best"),
         ("/v1/models/cats/metadata", 404, "Servable not found for request: Latest(cats)"),
-        ("/v1/models", 400, "Malformed request: GET /v1/models"),
-        ("/v1/models/pets:predict", 405, "not allowed"),
+        ("/v1/models/pets/versions/0", 404, "Could not find version 0 of model pets"),
+        ("/v1/models", 400, "Missing model name in request."),
+        ("/v1/models/metadata/metadata", 404, "Servable not found for request: Latest(metadata)"),
+        ("/v1/models/pets:predict", 400, "Malformed request: GET /v1/models/pets:predict"),
+        ("/v1/", 400, "Malformed request: GET /v1/"),
         ("/v1/engines", 400, "Malformed request: GET /v1/engines"),
     ],
 )
 def test_a_wrong_question_gets_tensorflow_serving_s_error(service: Service, path: str, status: int, says: str) -> None:
     """Status and metadata."""
     _refused(service.get(path), status, says)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "GUESS"])
+def test_another_method_is_a_malformed_request(service: Service, method: str) -> None:
+    """TensorFlow Serving knows no 405: a method that a path has not is to it the same as a path that there is not."""
+    path = "/v1/models/pets/versions/1/metadata"
+    _refused(service.request(method, path, b"{}"), 400, f"Malformed request: {method} {path}")
 
 
 @pytest.mark.usefixtures("unharmed")
