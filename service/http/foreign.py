@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service.errors import GraftError, InternalError, InvalidRequest, RequestTooLarge
 from service.exchange import note_failure
+from service.http.disconnects import CLIENT_GONE, ClientGone
 from service.settings import Settings
 from service.tensors import Refusal, refusal_of
 
@@ -66,6 +67,11 @@ def foreign_blueprint(name: str, settings: Settings) -> Blueprint:
     @blueprint.errorhandler(HTTPException)
     def http_error(failed: HTTPException) -> Response:
         return error(HTTPStatus(failed.code or 500), failed.description or failed.name)
+
+    @blueprint.errorhandler(ClientGone)
+    def client_gone(_: ClientGone) -> Response:
+        # the application's handler is only looked for behind the blueprint's own for Exception
+        return Response(status=int(CLIENT_GONE))
 
     @blueprint.errorhandler(Exception)
     def unforeseen(_: Exception) -> Response:

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from service import admin
-from service.http.openapi import foreign, own
+from service.admin import is_possible
+from service.http.openapi import admin, classification, foreign, state
 from service.http.openapi.parts import Json, Statuses, problem_responses
 from service.open_inference import VERSION
 from service.settings import Settings
@@ -25,14 +25,15 @@ def describe(statuses: Statuses, settings: Settings) -> Json:
         statuses: the HTTP status of every error that a client can meet.
         settings: the limits, and whether there is /admin.
     """
-    paths = own.paths(statuses, settings) | foreign.tensorflow_serving_paths() | foreign.open_inference_paths()
+    paths = classification.paths(statuses, settings) | state.paths()
+    paths |= foreign.tensorflow_serving_paths() | foreign.open_inference_paths()
     components: Json = {
-        "schemas": own.schemas(statuses, settings) | foreign.schemas(settings.max_images),
+        "schemas": classification.schemas(statuses, settings) | state.schemas() | foreign.schemas(settings.max_images),
         "responses": problem_responses(statuses),
     }
-    if admin.is_possible(settings):
-        paths |= own.admin_paths()
-        components["schemas"] |= own.admin_schemas()
+    if is_possible(settings):
+        paths |= admin.paths()
+        components["schemas"] |= admin.schemas()
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     tags = {one["tags"][0] for path in paths.values() for name, one in path.items() if name != "parameters"}
     return {

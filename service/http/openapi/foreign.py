@@ -6,10 +6,9 @@ from typing import Final
 
 from service.errors import GraftError, Unauthenticated
 from service.http.foreign import HTTP_STATUS
-from service.http.openapi.parts import TERMS, Json, answer, foreign_errors, operation, parameter, reference
+from service.http.openapi.parts import TERMS, URL, Json, answer, foreign_errors, operation, parameter, reference
 from service.tensors import STATUS
 
-_URL: Final = "http://localhost:8501"
 _NAME: Final = parameter("name", "The model.", {"type": "string"}, "pets", where="path")
 _PLACES: Final[Mapping[str, list[Json]]] = {
     "": [],
@@ -41,7 +40,7 @@ def tensorflow_serving_paths() -> Json:
                     "TensorFlow Serving",
                     name + suffix,
                     summary,
-                    f"curl {_URL}{example}{more}",
+                    f"curl {URL}{example}{more}",
                     {"200": answer("As TensorFlow Serving says it.", reference(schema))} | _errors(reads=False),
                 )
             }
@@ -56,7 +55,7 @@ def tensorflow_serving_paths() -> Json:
                     "TensorFlow Serving",
                     method + "Model" + suffix,
                     summary,
-                    f"curl {curl} {_URL}{example}:{method}",
+                    f"curl {curl} {URL}{example}:{method}",
                     {"200": answer("By rows or by columns, as asked.", reference(body + "Answer"))}
                     | _errors(reads=True),
                     parameters=[*TERMS],
@@ -94,7 +93,7 @@ def open_inference_paths() -> Json:
                 "infer" + suffix,
                 "Scores and labels of images",
                 """curl -d '{"inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [1], """
-                f""""data": ["'$(base64 -w0 photo.jpg)'"]}}]}}' {_URL}{example}/infer""",
+                f""""data": ["'$(base64 -w0 photo.jpg)'"]}}]}}' {URL}{example}/infer""",
                 {"200": _inferred()} | _errors(reads=True),
                 description="With the binary tensor data extension and the classification extension.",
                 parameters=[
@@ -282,7 +281,7 @@ def schemas(max_images: int) -> Json:
 
 def _look(name: str, summary: str, path: str, schema: Json, not_ready: Json | None = None, **errors: Json) -> Json:
     responses = {"200": answer("The answer.", schema), **errors} | ({"503": not_ready} if not_ready else {})
-    return {"get": operation("Open Inference Protocol", name, summary, f"curl {_URL}{path}", responses)}
+    return {"get": operation("Open Inference Protocol", name, summary, f"curl {URL}{path}", responses)}
 
 
 def _inferred() -> Json:

@@ -11,6 +11,9 @@ Json = dict[str, Any]
 Statuses = Mapping[type[GraftError], HTTPStatus]
 """The status of every error that a client can meet."""
 
+URL: Final = "http://localhost:8501"
+"""Of the examples."""
+
 RETRY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses that say when to try again."""
 
@@ -60,6 +63,16 @@ def parameter(name: str, text: str, schema: Json, example: object = None, *, whe
     if example is not None:
         one["example"] = example
     return one
+
+
+def closed(**properties: Json) -> Json:
+    """An object that has these properties, all of them and no others."""
+    return {
+        "type": "object",
+        "required": list(properties),
+        "additionalProperties": False,
+        "properties": properties,
+    }
 
 
 def answer(text: str, schema: Json, media: str = "application/json", example: object = None) -> Json:

@@ -1,12 +1,12 @@
-"""Paths that are Graft's own, described: classification, state, pages, and /admin."""
+"""`POST /classify` described: what it takes, what it answers, and the problem document of every path of Graft's own."""
 
-from http import HTTPStatus
 from typing import Final
 
 from service.classifier import MAX_TOP_K
 from service.errors import ImageError, ModelNotFound, RequestTimeout, Unauthenticated
 from service.http.openapi.parts import (
     TERMS,
+    URL,
     Json,
     Statuses,
     answer,
@@ -19,95 +19,18 @@ from service.http.openapi.parts import (
 )
 from service.settings import Settings
 
-_URL: Final = "http://localhost:8501"
 _FLAG: Final[Json] = {"type": "integer", "enum": [0, 1], "default": 0}
 _WHOLE_REQUEST: Final = (RequestTimeout, ModelNotFound)
 """Errors that are never an image's: they are found before there are images."""
 
-_MODEL: Final = parameter("name", "The model.", {"type": "string"}, "pets", where="path")
-
 
 def paths(statuses: Statuses, settings: Settings) -> Json:
-    """Every path of Graft's own that this service has."""
-    found = {
-        "/classify": {"post": _classify(statuses, settings)},
-        "/healthz": {
-            "get": operation(
-                "State",
-                "healthz",
-                "Whether the process answers",
-                f"curl {_URL}/healthz",
-                {"200": answer("It does.", _closed(live={"const": True}))},
-            )
-        },
-        "/readyz": {"get": _readyz()},
-        "/metrics": {
-            "get": operation(
-                "State",
-                "metrics",
-                "Counters and histograms for Prometheus",
-                f"curl {_URL}/metrics",
-                {"200": answer("Prometheus' text format, version 0.0.4.", {"type": "string"}, "text/plain")},
-            )
-        },
-        "/reports/{model}/{version}/": {"get": _report()},
-    }
-    for path, kind, name, text in (
-        ("/", "text/html", "page", "The page: drop an image, see what it is"),
-        ("/docs", "text/html", "docs", "This description, to read"),
-        ("/openapi.json", "application/json", "openapi", "This description, for programs"),
-        ("/page.css", "text/css", "style", "How the pages look"),
-        ("/page.js", "text/javascript", "script", "What the page does"),
-        ("/docs.css", "text/css", "docsStyle", "How the description looks"),
-    ):
-        schema: Json = {"type": "object"} if kind == "application/json" else {"type": "string"}
-        found[path] = {
-            "get": operation("Pages", name, text, f"curl {_URL}{path}", {"200": answer("The file.", schema, kind)})
-        }
-    return found
-
-
-def admin_paths() -> Json:
-    """The paths of a service with an admin token."""
-    refused = problems(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
-    policy = answer("The policy as it is now.", reference("Policy"))
-    curl = f"curl -H 'Authorization: Bearer TOKEN' {_URL}/admin/models/pets"
-
-    def admin(name: str, summary: str, more: str, body: str = "") -> Json:
-        media = {"application/json": {"schema": reference(body)}}
-        extra: Json = {"requestBody": {"required": body == "PolicyChange", "content": media}} if body else {}
-        return operation(
-            "Admin", name, summary, curl + more, {"200": policy} | refused, security=[{"token": []}], **extra
-        )
-
-    return {
-        "/admin/models/{name}": {
-            "parameters": [_MODEL],
-            "get": admin("showPolicy", "Which versions are wanted", ""),
-            "patch": admin(
-                "changePolicy",
-                "Change which versions are wanted: a JSON merge patch (RFC 7396)",
-                """ -X PATCH -d '{"labels": {"canary": 2}, "canary_share": 0.1}'""",
-                "PolicyChange",
-            ),
-        },
-        "/admin/models/{name}/rollback": {
-            "parameters": [_MODEL],
-            "post": admin(
-                "rollback", "Back to the version before, or to one that is named", "/rollback -X POST", "Rollback"
-            ),
-        },
-    }
+    """The path."""
+    return {"/classify": {"post": _classify(statuses, settings)}}
 
 
 def schemas(statuses: Statuses, settings: Settings) -> Json:
-    """The components that these paths speak of."""
+    """The components that it speaks of."""
     number = {"type": "number"}
     score = {"type": "number", "minimum": 0, "maximum": 1}
     text = {"type": "string"}
@@ -178,7 +101,7 @@ def schemas(statuses: Statuses, settings: Settings) -> Json:
                         "region_px": {
                             "type": "object",
                             "required": ["left", "top", "width", "height"],
-                            "properties": {side: {"type": "integer"} for side in ("left", "top", "width", "height")},
+                            "properties": dict.fromkeys(("left", "top", "width", "height"), number),
                         },
                     },
                 },
@@ -211,85 +134,6 @@ def schemas(statuses: Statuses, settings: Settings) -> Json:
                 "detail": {**text, "description": "What was expected and what came."},
             },
         },
-        "State": {
-            "type": "object",
-            "required": ["ready", "draining", "models", "grpc_port"],
-            "properties": {
-                "ready": {"type": "boolean", "description": "Every model that is live has just answered an image."},
-                "draining": {"type": "boolean"},
-                "grpc_port": {"type": "integer"},
-                "models": {"type": "object", "additionalProperties": reference("ModelState")},
-            },
-        },
-        "ModelState": {
-            "type": "object",
-            "required": ["live", "versions"],
-            "properties": {
-                "live": {"type": "integer", "description": "The version that answers by default; 0 for none."},
-                "labels": {"type": "object", "additionalProperties": {"type": "integer"}},
-                "canary_share": score,
-                "error": text,
-                "versions": {
-                    "type": "object",
-                    "additionalProperties": {
-                        "type": "object",
-                        "required": ["state"],
-                        "properties": {
-                            "state": {"enum": ["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]},
-                            "engine": text,
-                            "engines": {"type": "integer", "description": "Its processes."},
-                            "error": {**text, "description": "Why it is not served."},
-                        },
-                    },
-                },
-            },
-        },
-    }
-
-
-def admin_schemas() -> Json:
-    """The components that the paths of /admin speak of."""
-    version = {"type": "integer", "minimum": 1, "exclusiveMaximum": 10**18}
-    score = {"type": "number", "minimum": 0, "maximum": 1}
-    return {
-        "Policy": _closed(
-            versions=reference("Versions"),
-            labels={"type": "object", "additionalProperties": version},
-            canary_share=score,
-        ),
-        "PolicyChange": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {
-                "versions": {"oneOf": [reference("Versions"), {"type": "null"}]},
-                "labels": {
-                    "type": ["object", "null"],
-                    "propertyNames": {"pattern": "^[A-Za-z][A-Za-z0-9._-]{0,62}$"},
-                    "additionalProperties": {"oneOf": [version, {"type": "null"}]},
-                },
-                "canary_share": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
-            },
-        },
-        "Versions": {
-            "oneOf": [
-                {"title": "The latest N", **_closed(latest=version)},
-                {"title": "These", **_closed(specific={"type": "array", "minItems": 1, "items": version})},
-            ]
-        },
-        "Rollback": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"to": {"type": "integer", "description": "A version; 0 for the one before."}},
-        },
-    }
-
-
-def _closed(**properties: Json) -> Json:
-    return {
-        "type": "object",
-        "required": list(properties),
-        "additionalProperties": False,
-        "properties": properties,
     }
 
 
@@ -314,10 +158,10 @@ def _classify(statuses: Statuses, settings: Settings) -> Json:
         "Classification",
         "classify",
         "What is on images",
-        f"curl --data-binary @photo.jpg '{_URL}/classify?top_k=3'\n"
-        f"curl -F file=@a.jpg -F file=@b.jpg '{_URL}/classify?model=pets'\n"
+        f"curl --data-binary @photo.jpg '{URL}/classify?top_k=3'\n"
+        f"curl -F file=@a.jpg -F file=@b.jpg '{URL}/classify?model=pets'\n"
         f"""curl -H 'Content-Type: application/json' -d '{{"images": [{{"b64": "'$(base64 -w0 photo.jpg)'"}}]}}' """
-        f"{_URL}/classify",
+        f"{URL}/classify",
         responses,
         description=f"JPEG, PNG, WebP, GIF, BMP or TIFF; at most {settings.max_images} images of "
         f"{settings.max_image_bytes} bytes each and {settings.max_body_bytes} bytes in all.",
@@ -355,29 +199,6 @@ def _classify(statuses: Statuses, settings: Settings) -> Json:
             },
         },
     )
-
-
-def _readyz() -> Json:
-    return operation(
-        "State", "readyz", "Whether the service can answer, and what every version is doing",
-        f"curl {_URL}/readyz",
-        {
-            "200": answer("Ready.", reference("State")),
-            "503": answer("Not ready: loading, draining, or no model answers.", reference("State")),
-        },
-    )  # fmt: skip
-
-
-def _report() -> Json:
-    return operation(
-        "Pages", "report", "The training report of a version",
-        f"curl {_URL}/reports/pets/1/",
-        {"200": answer("The report.", {"type": "string"}, "text/html")} | problems(HTTPStatus.NOT_FOUND),
-        parameters=[
-            parameter("model", "The model.", {"type": "string"}, "pets", where="path"),
-            parameter("version", "The version.", {"type": "integer", "minimum": 0}, 1, where="path"),
-        ],
-    )  # fmt: skip
 
 
 _EXAMPLE: Final[Json] = {
