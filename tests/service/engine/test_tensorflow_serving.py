@@ -198,17 +198,23 @@ def test_tls(serve, version: Version) -> None:
 
 
 def test_in_front_of_our_own_tensorflow_serving_face(
-    service: Service, start_service: Callable[..., Service], version_factory: VersionFactory, tmp_path: Path
+    mapped_service: Service, start_service: Callable[..., Service], version_factory: VersionFactory, tmp_path: Path
 ) -> None:
-    """A service that forwards to another gives its labels and scores, and outlives its absence."""
-    version_factory(tmp_path)
-    front = start_service(
-        tmp_path, engine="tensorflow-serving", tensorflow_serving=f"grpc://{service.grpc}", request_timeout_s=20
-    )
+    """A service that forwards to another gives its labels and scores, and says that it has no activation maps."""
+    version_factory(tmp_path, mapped=True)
+    remote = f"grpc://{mapped_service.grpc}"
+    front = start_service(tmp_path, engine="tensorflow-serving", tensorflow_serving=remote, request_timeout_s=20)
     assert front.readyz().json["models"]["pets"]["versions"]["1"]["engine"] == "tensorflow-serving"
     for colour in ("red", "green", "blue"):
-        (mine,), (theirs,) = (one.classify(plain(colour)).json["results"] for one in (front, service))
+        (mine,), (theirs,) = (one.classify(plain(colour)).json["results"] for one in (front, mapped_service))
         assert mine["top"] == theirs["top"]
+    assert mapped_service.classify(plain("red"), "?activation_map=1").status == 200
+    refused = front.classify(plain("red"), "?activation_map=1")
+    assert refused.status == 422
+    assert refused.json["results"][0]["error"] == {
+        "code": "NO_ACTIVATION_MAP",
+        "detail": "expected an engine that computes class activation maps; this one asks a TensorFlow Serving",
+    }
 
 
 def test_a_server_that_goes_away_is_503_and_comes_back(
