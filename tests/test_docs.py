@@ -74,3 +74,12 @@ def test_every_command_names_a_module_that_exists(page: Path):
     for module in re.findall(r"python -m ([a-z_.]+[a-z_])", page.read_text(encoding="utf-8")):
         path = _ROOT.joinpath(*module.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_every_client_in_the_table_has_the_locked_version():
+    """What docs/clients.md says was run is what the environments have; curl is the system's."""
+    table = (_ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    locks = "".join((_ROOT / "locks" / f"{name}.lock").read_text(encoding="utf-8") for name in ("all", "clients"))
+    rows = re.findall(r"^\| [^|`]*`([\w.-]+)(?:\[\w+\])?`[^|]* \| ([\d.]+) \|", table, re.MULTILINE)
+    assert len(rows) == 10
+    assert [row for row in rows if f"\n{row[0]}=={row[1]} " not in locks] == []

@@ -177,8 +177,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--files-from", metavar="FILE", help="also the files listed there, one path per line; - for standard input")
     add("-r", "--recursive", action="store_true", help="take folders with everything below them")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--url", help=f"of the service's HTTP front (default: {_URL}; with --out, gRPC)")
-    where.add_argument("--grpc", metavar="HOST:PORT", help=f"ask the gRPC front instead (default with --out: {_GRPC})")
+    where.add_argument("--url", help=f"the service's HTTP address (default: {_URL}; with --out, gRPC is asked)")
+    where.add_argument(
+        "--grpc", metavar="HOST:PORT", help=f"its gRPC address, to ask there instead (default with --out: {_GRPC})"
+    )
     add("--model", default="", help="name of the model (default: the only one)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, default=0, metavar="N", help="version to ask (default: the live one)")
@@ -186,8 +188,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--top-k", type=int, default=3, metavar="N", help="labels per image (default: %(default)s)")
     add("--requests", type=int, default=8, metavar="N", help="requests in flight (default: %(default)s)")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="form", action="store_const", const="json", help="one JSON object per image")
-    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="CSV with a heading")
+    form.add_argument(
+        "--json", dest="form", action="store_const", const="json", help="print one JSON object per image, not a table"
+    )
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV with a heading")
     form.add_argument("--out", type=Path, metavar="FILE", help="CSV file to write or to go on with")
     add("--retry-failed", action="store_true", help="with --out: ask again about images that failed")
     add(
