@@ -241,7 +241,8 @@ class _Call(Connection):
         return self._outcome
 
     def ended(self, seconds: float, *, answered: bool) -> None:
-        self._outcome.set_result((seconds, answered))
+        if not self._outcome.done():  # a server that has refused a call may reset its stream besides
+            self._outcome.set_result((seconds, answered))
 
     def close(self) -> None:
         self._loop.remove_reader(self.socket)
