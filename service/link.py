@@ -12,7 +12,7 @@ from service.reactor import Cancellable, Reactor
 from service.wire import FrameReader, Kind
 
 T = TypeVar("T")
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16
 
 
 class Link(Generic[T]):

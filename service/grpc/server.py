@@ -25,6 +25,8 @@ from service.settings import LISTENING, Settings, load_settings
 
 _SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
 _OVERHEAD_BYTES = 1 << 16
+_READ_BYTES = 1 << 16
+_WINDOW_BYTES = 1 << 22
 
 
 async def serve(settings: Settings) -> None:
@@ -46,6 +48,12 @@ async def serve(settings: Settings) -> None:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes + _OVERHEAD_BYTES),
+            # a photo is read in one piece instead of four, and no call is accompanied by a ping that measures the line;
+            # so the window is large from the start
+            ("grpc.experimental.tcp_read_chunk_size", _READ_BYTES),
+            ("grpc.experimental.tcp_min_read_chunk_size", _READ_BYTES),
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
             ("grpc.so_reuseport", 1),  # the supervisor holds the port with a socket of its own; see service/ports.py
         ],
         interceptors=[ObservedCalls(Observer(settings))],
