@@ -32,10 +32,15 @@ test: lint unit  ## lint, types, import rules and all tests
 # Photos to measure with: real ones where they lie beside the checkout, else the pages that `training documents` draws.
 PHOTOS ?= $(firstword $(wildcard ../shared/data/four-classes) var/bench/documents)
 
-bench: env  ## measure serving and write docs/benchmarks.md (needs wrk and a quiet machine; a quarter of an hour)
+# Only their speed matters, so weights need not be downloaded; a head on untrained features may be too unsure for bf16.
+BENCH_TRAIN = test -d var/bench/$(1) || $(BIN)/python -m training train $(PHOTOS) --models var/bench/$(1) --name $(1) --backbone $(2) --weights $(3) --cache var/bench/cache --strategy linear
+
+bench: env  ## measure serving and write docs/benchmarks.md (needs wrk and a quiet machine; twenty minutes)
 	test -d var/bench/documents || $(BIN)/python -m training documents var/bench/documents --per-class 10
-	test -d var/bench/models || $(BIN)/python -m training train var/bench/documents --models var/bench/models --name bench --cache var/bench/cache --strategy linear --weights none
-	$(BIN)/python -m benchmarks.serving var/bench/models $(PHOTOS) --out docs/benchmarks.md
+	$(call BENCH_TRAIN,mobilenet,MobileNetV2,$(if $(KERAS_HOME),imagenet,none))
+	$(call BENCH_TRAIN,resnet,ResNet50,none)
+	$(BIN)/python -m benchmarks.null_model var/bench/null $(PHOTOS)
+	$(BIN)/python -m benchmarks.serving var/bench/mobilenet $(PHOTOS) --larger var/bench/resnet --null var/bench/null --out docs/benchmarks.md
 
 lint: env
 	$(BIN)/ruff check .

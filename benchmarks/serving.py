@@ -1,68 +1,248 @@
 """What serving costs: `python -m benchmarks.serving MODELS PHOTOS [--out FILE]`, or `make bench`.
 
-MODELS holds one model; PHOTOS is a folder with JPEGs. The limit is what the machine does without any service: one
-process per core, each on its own core, decodes four images and runs them, by the same decode and engine. Then the
-service, on the same machine as the load generator, with the answer cache off: one image per request over HTTP and gRPC
-on more and more connections, many images per request, 12-megapixel photos, tensors, and requests so small that only the
-transport is left. The limit is measured before, between and after; every number is the median of the rounds.
+MODELS holds one model each; PHOTOS is a folder with JPEGs. The limit is what the machine does without any service: one
+process per core, each on its own core, decodes four images and runs them, by the same decode and engine
+(benchmarks/limit.py). Then the service, on the same machine as the load generator, with the answer cache off. The limit
+is taken before and after everything that is compared with it; every number is the median of the rounds. A null model,
+which computes next to nothing, says what each protocol costs. Other model servers are measured in between, where they
+are there. Every number is kept in a file as it comes, so a run that is stopped can still be told (`--told FILE`).
 """
 
 import argparse
-import io
+import asyncio
 import json
-import multiprocessing
-import os
-import platform
-import signal
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version as installed
-from multiprocessing.queues import Queue
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from PIL import Image
-
-from benchmarks.footprint import memory_mb, processes_below, wait_until_ready
+from benchmarks import bodies, rivals
+from benchmarks.arrivals import HttpSender, open_loop
+from benchmarks.footprint import memory_mb, processes_below
+from benchmarks.limit import Limit
 from benchmarks.load import Load, call, post
-from protos import tensorflow_serving_pb2 as tfs
-from protos.classifier_pb2 import ClassifyRequest
-from protos.classifier_pb2 import Image as ImageMessage
-from service import host
-from service.engine.runtime import candidates, load
+from benchmarks.running import Running, serving
+from benchmarks.serving_page import page
 from service.image import decode
 from service.published import list_versions
-from service.version import read_version
+from service.version import Version, read_version
 
-_PHOTOS: Final = 200
-_BATCH: Final = 4
 _CONNECTIONS: Final = (1, 8, 32, 128)
 _MANY: Final = 16
-_WARM_S: Final = 3
-_CLASSIFY: Final = "/graft.v1.ImageClassifier/Classify"
-_PREDICT: Final = "/tensorflow.serving.PredictionService/Predict"
-_JPEG: Final = "image/jpeg"
+_ARRIVALS: Final = (0.5, 0.8)
+_LIMIT_S: Final = 2
+_WARM_S: Final = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One load.
+
+    Attributes:
+        table: of the page that it belongs to.
+        what: is asked, over which protocol.
+        connections: clients that wait for their answers.
+        images: in one request.
+        run: loads for so many seconds.
+        limit: images/s without a service, of the same images; None where it says nothing.
+    """
+
+    table: str
+    what: str
+    connections: int
+    images: int
+    run: Callable[[int], Load]
+    limit: Callable[[], float] | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `limit` is images/s without a service, of the same images."""
+    """What came of a case.
 
+    Attributes:
+        table: see Case.
+        what: see Case.
+        connections: see Case.
+        per_s: images per second.
+        p50_ms: of requests.
+        p99_ms: of requests.
+        errors: requests that were not answered well.
+        cpu_ms: of the whole service, per image.
+        pss_mb: proportional set size of all its processes.
+        limit: images per second, mean of before and after; 0 for none.
+        alone_ms: one image in-process, decoded and run, on an idle machine; 0 where it was not taken.
+    """
+
+    table: str
     what: str
     connections: int
-    load: Load
-    images: int
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
     cpu_ms: float
     pss_mb: float
-    limit: float
+    limit: float = 0.0
+    alone_ms: float = 0.0
+
+
+class Bench:
+    """Measures in rounds and keeps what it has.
+
+    Args:
+        photos: what is sent.
+        seconds: of each measurement.
+        told: file that rows are appended to.
+    """
+
+    def __init__(self, photos: Sequence[bytes], seconds: int, told: Path) -> None:
+        self._photos = photos
+        self._seconds = seconds
+        self._told = told
+
+    def backbone(self, models: Path, connections: Sequence[int], *, whole: bool) -> None:
+        """A real model: photos over HTTP and gRPC; with `whole`, all else that depends on the model, too."""
+        name, version = _only(models)
+        with serving(models, _FLAGS) as service, Limit(version.path, self._photos) as limit:
+            for case in self._photo_cases(version, service, connections, limit):
+                self._measure(case, service, limit)
+            if whole:
+                for case in self._tensor_cases(name, version, service, limit):
+                    self._measure(case, service, limit)
+        if whole:
+            large = [bodies.large_photo()]
+            with serving(models, _FLAGS) as service, Limit(version.path, large) as limit:
+                for protocol, run in _both(service, large, 8):
+                    case = Case(_PHOTOS, f"{protocol}, 12 megapixels", 8, 1, run, lambda: limit.images_per_s(_LIMIT_S))
+                    self._measure(case, service, limit)
+
+    def protocols(self, models: Path) -> None:
+        """The null model in every protocol."""
+        name, version = _only(models)
+        with serving(models, _FLAGS) as service:
+            for connections in (1, 32):
+                for what, run in _protocols(name, version.spec.side_px, service, connections, self._photos[0]):
+                    self._measure(Case(_PROTOCOLS, what, connections, 1, run, None), service, None)
+
+    def rival(self, name: str, engine: str, models: Path) -> None:
+        """One other server, between two measurements of our limit."""
+        _, version = _only(models)
+        with Limit(version.path, self._photos) as limit:
+            before = limit.images_per_s(_LIMIT_S)
+            seen = rivals.measure(name, engine, self._seconds)
+            mean = (before + limit.images_per_s(_LIMIT_S)) / 2
+        for one in seen:
+            table = f"Others, {'OpenVINO' if one.engine == 'openvino' else 'TensorFlow'}"
+            self._keep(
+                Row(
+                    table,
+                    one.name,
+                    one.connections,
+                    one.per_s,
+                    one.p50_ms,
+                    one.p99_ms,
+                    one.errors,
+                    one.cpu_ms,
+                    one.pss_mb,
+                    mean,
+                )
+            )
+
+    def _photo_cases(
+        self, version: Version, service: Running, connections: Sequence[int], limit: Limit
+    ) -> Iterator[Case]:
+        def batches() -> float:
+            return limit.images_per_s(_LIMIT_S)
+
+        backbone = version.manifest.recipe.backbone
+        for clients in connections:
+            for protocol, run in _both(service, self._photos, clients):
+                yield Case(_PHOTOS, f"{protocol}, {backbone}", clients, 1, run, batches)
+        if len(connections) > 1:
+            for share in _ARRIVALS:
+                run = partial(_arriving, service, self._photos, share, limit)
+                yield Case(_PHOTOS, f"HTTP, arriving at {share:g} of the limit", 0, 1, run, batches)
+            groups = [self._photos[at : at + _MANY] for at in range(0, len(self._photos) - _MANY + 1, _MANY)]
+            forms = [bodies.multipart(group) for group in groups]
+            messages = [bodies.classify(group) for group in groups]
+            many = f"{_MANY} photos a request"
+            url = f"{service.http}/classify"
+            yield Case(_PHOTOS, f"HTTP, {many}", 8, _MANY, lambda s: post(url, forms, bodies.FORM, 8, s), batches)
+            yield Case(
+                _PHOTOS,
+                f"gRPC, {many}",
+                8,
+                _MANY,
+                lambda s: call(service.grpc, bodies.CLASSIFY, messages, 8, s),
+                batches,
+            )
+
+    def _tensor_cases(self, name: str, version: Version, service: Running, limit: Limit) -> Iterator[Case]:
+        def inference() -> float:
+            return limit.images_per_s(_LIMIT_S, decodes=False)
+
+        side = version.spec.side_px
+        pixels = [decode(photo, version.spec).tobytes() for photo in self._photos[:32]]
+        for images, clients in ((1, 32), (_MANY, 8)):
+            messages = [
+                bodies.predict_pixels(name, pixels[at : at + images], side)
+                for at in range(0, len(pixels) - images + 1, images)
+            ]
+            yield Case(
+                _TENSORS,
+                f"TensorFlow Serving Predict over gRPC, {images} a request",
+                clients,
+                images,
+                lambda s, messages=messages, clients=clients: call(  # type: ignore[misc]  # bound here and now
+                    service.grpc, bodies.PREDICT, messages, clients, s
+                ),
+                inference,
+            )
+
+    def _measure(self, case: Case, service: Running, limit: Limit | None) -> None:
+        case.run(_WARM_S)
+        before = case.limit() if case.limit else 0.0
+        cpu = _cpu_s(service.pid)
+        seen = case.run(self._seconds)
+        images = max(1.0, seen.per_s * self._seconds * case.images)
+        cpu_ms = 1e3 * (_cpu_s(service.pid) - cpu) / images
+        pss_mb = sum(memory_mb(service.pid).values())
+        mean = (before + case.limit()) / 2 if case.limit else 0.0
+        alone = limit.one_ms(_LIMIT_S) if limit and case.connections == 1 else 0.0
+        self._keep(
+            Row(
+                case.table,
+                case.what,
+                case.connections,
+                seen.per_s * case.images,
+                seen.p50_ms,
+                seen.p99_ms,
+                seen.errors,
+                cpu_ms,
+                pss_mb,
+                mean,
+                alone,
+            )
+        )
+
+    def _keep(self, row: Row) -> None:
+        of = f" = {row.per_s / row.limit:.2f} of the limit" if row.limit else ""
+        sys.stderr.write(
+            f"{time.strftime('%H:%M:%S')} {row.table}: {row.what}, {row.connections}: {row.per_s:.0f} images/s{of}, "
+            f"p50 {row.p50_ms:.1f} ms, errors {row.errors}\n"
+        )
+        with self._told.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+
+
+_PHOTOS: Final = "Photos"
+_TENSORS: Final = "Pixels"
+_PROTOCOLS: Final = "Protocols"
+_FLAGS: Final = ("--cache-bytes", "0", "--max-queue", "4096", "--target-p99-ms", "60000")
 
 
 def main() -> None:
@@ -70,268 +250,114 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", type=Path, metavar="MODELS", help="models directory with one model")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with JPEGs, searched in depth")
-    parser.add_argument("--seconds", type=int, default=8, help="of each measurement (default: 8)")
+    parser.add_argument("--larger", type=Path, help="models directory with one larger model")
+    parser.add_argument("--null", type=Path, help="models directory with the null model (benchmarks/null_model.py)")
+    parser.add_argument("--seconds", type=int, default=6, help="of each measurement (default: 6)")
     parser.add_argument("--rounds", type=int, default=3, help="of everything (default: 3)")
+    parser.add_argument("--told", type=Path, default=Path("var/bench/serving.jsonl"), help="file to keep numbers in")
+    parser.add_argument("--tell-only", action="store_true", help="measure nothing, write the page of what was kept")
     parser.add_argument("--out", type=Path, help="Markdown file to write the page to")
     asked = parser.parse_args()
-    photos = _photos(asked.photos)
-    rounds: list[list[Row]] = []
-    with _service(asked.models) as service:
+    if not asked.tell_only:
+        asked.told.parent.mkdir(parents=True, exist_ok=True)
+        asked.told.unlink(missing_ok=True)
+        bench = Bench(bodies.photos(asked.photos), asked.seconds, asked.told)
         for number in range(asked.rounds):
-            rounds.append(list(_round(service, asked.models, photos, asked.seconds)))
             sys.stderr.write(f"round {number + 1} of {asked.rounds}\n")
-    page = _page(rounds, asked.models)
-    sys.stdout.write(page)
+            _round(bench, asked.models, asked.larger, asked.null)
+    rows = [Row(**json.loads(line)) for line in asked.told.read_text(encoding="utf-8").splitlines()]
+    written = page(rows, read_version(_only(asked.models)[1].path))
+    sys.stdout.write(written)
     if asked.out:
-        asked.out.write_text(page, encoding="utf-8")
+        asked.out.write_text(written, encoding="utf-8")
 
 
-# -- what is measured
-
-
-@dataclass(frozen=True)
-class _Service:
-    pid: int
-    http: str
-    grpc: str
-
-
-def _round(service: _Service, models: Path, photos: Sequence[bytes], seconds: int) -> Iterator[Row]:
-    version_dir = _version_dir(models)
-    side = read_version(version_dir).spec.side_px
-    large, tiny = [_large()], [_tiny()]
-    pixels = [decode(photo, read_version(version_dir).spec).tobytes() for photo in photos[:32]]
-    limits = {
-        "photos": limit(version_dir, photos, seconds),
-        "large": limit(version_dir, large, seconds),
-        "tiny": limit(version_dir, tiny, seconds),
-        "pixels": limit(version_dir, photos, seconds, decodes=False),
-    }
-
-    def http(bodies: Sequence[bytes], kind: str, connections: int) -> Callable[[int], Load]:
-        return lambda for_s: post(f"{service.http}/classify", bodies, kind, connections, for_s)
-
-    def grpc(method: str, messages: Sequence[bytes], connections: int) -> Callable[[int], Load]:
-        return lambda for_s: call(service.grpc, method, messages, connections, for_s)
-
-    messages = [_message([photo]) for photo in photos]
-    tensors = [_predict(_name(models), one, side) for one in pixels]
-    for connections in _CONNECTIONS:
-        yield _row(service, "HTTP", connections, http(photos, _JPEG, connections), 1, limits["photos"], seconds)
-        yield _row(service, "gRPC", connections, grpc(_CLASSIFY, messages, connections), 1, limits["photos"], seconds)
-    groups = [photos[start : start + _MANY] for start in range(0, len(photos) - _MANY, _MANY)]
-    cases: list[tuple[str, Callable[[int], Load], int, str]] = [
-        (f"HTTP, {_MANY} images a request", http([_multipart(one) for one in groups], _FORM, 8), _MANY, "photos"),
-        (f"gRPC, {_MANY} images a request", grpc(_CLASSIFY, [_message(one) for one in groups], 8), _MANY, "photos"),
-        ("HTTP, 12 megapixels", http(large, _JPEG, 8), 1, "large"),
-        ("gRPC, 12 megapixels", grpc(_CLASSIFY, [_message(large)], 8), 1, "large"),
-        ("HTTP, 8 x 8 pixels", http(tiny, _JPEG, 32), 1, "tiny"),
-        ("gRPC, 8 x 8 pixels", grpc(_CLASSIFY, [_message(tiny)], 32), 1, "tiny"),
-        ("TensorFlow Serving Predict, pixels", grpc(_PREDICT, tensors, 32), 1, "pixels"),
-    ]
-    for what, run, images, of in cases:
-        yield _row(service, what, 8 if of == "large" or images > 1 else 32, run, images, limits[of], seconds)
-
-
-def _row(  # noqa: PLR0917 - one caller's table
-    service: _Service,
-    what: str,
-    connections: int,
-    run: Callable[[int], Load],
-    images: int,
-    of: float,
-    seconds: int,
-) -> Row:
-    run(_WARM_S)
-    before = _cpu_s(service.pid)
-    seen = run(seconds)
-    spent_ms = 1e3 * (_cpu_s(service.pid) - before) / max(1.0, seen.per_s * seconds * images)
-    row = Row(what, connections, seen, images, spent_ms, sum(memory_mb(service.pid).values()), of)
-    sys.stderr.write(f"{what}, {connections}: {seen.per_s * images:.0f} images/s of {of:.0f}\n")
-    return row
-
-
-def limit(version_dir: Path, images: Sequence[bytes], seconds: int, *, decodes: bool = True) -> float:
-    """Images/s of one process per core that do nothing but decode and infer."""
-    context = multiprocessing.get_context("spawn")
-    queue: Queue[float] = context.Queue()
-    cores = sorted(os.sched_getaffinity(0))
-    barrier = context.Barrier(len(cores))
-    started = [
-        context.Process(target=_work, args=(version_dir, images, seconds, core, decodes, barrier, queue))
-        for core in cores
-    ]
-    for process in started:
-        process.start()
-    per_s = sum(queue.get() for _ in started)
-    for process in started:
-        process.join()
-    return per_s
-
-
-def _work(  # noqa: PLR0917 - the start of a process
-    version_dir: Path,
-    images: Sequence[bytes],
-    seconds: int,
-    core: int,
-    decodes: bool,
-    barrier: Any,  # noqa: ANN401 - multiprocessing's own types are loose
-    queue: "Queue[float]",
-) -> None:
-    os.sched_setaffinity(0, {core})
-    version = read_version(version_dir)
-    runtime = load(version, candidates("auto", host.cpu_flags(), host.has_gpu()), threads=1)
-    batch = np.stack([decode(images[at % len(images)], version.spec) for at in range(_BATCH)])
-    done, at = 0, 97 * core
-    barrier.wait()
-    start = time.monotonic()
-    while time.monotonic() - start < seconds:
-        if decodes:
-            batch = np.stack([decode(images[(at + more) % len(images)], version.spec) for more in range(_BATCH)])
-        runtime.predict(batch)
-        at += _BATCH
-        done += _BATCH
-    queue.put(done / (time.monotonic() - start))
+def _round(bench: Bench, models: Path, larger: Path | None, null: Path | None) -> None:
+    with _going_on():
+        bench.backbone(models, _CONNECTIONS, whole=True)
+    if larger:
+        with _going_on():
+            bench.backbone(larger, (32,), whole=False)
+    if null:
+        with _going_on():
+            bench.protocols(null)
+    for name, engine in rivals.SERVERS:
+        if rivals.there(name):
+            with _going_on():
+                bench.rival(name, engine, models)
 
 
 @contextmanager
-def _service(models: Path) -> Iterator[_Service]:
-    with tempfile.TemporaryDirectory(prefix="graft-bench-") as run_dir:
-        command = [sys.executable, "-m", "service", "--models", str(models), "--run-dir", run_dir]
-        command += ["--http-port", "0", "--grpc-port", "0", "--cache-bytes", "0", "--max-queue", "4096"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            wait_until_ready(Path(run_dir), process)
-            address = json.loads((Path(run_dir) / "address.json").read_text(encoding="ascii"))
-            yield _Service(process.pid, address["http"], address["grpc"])
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+def _going_on() -> Iterator[None]:
+    """One part that fails does not end the run; its rows are missing."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other parts are worth having
+        sys.stderr.write(f"left out: {type(error).__name__}: {error}\n")
+
+
+def _both(service: Running, images: Sequence[bytes], clients: int) -> list[tuple[str, Callable[[int], Load]]]:
+    messages = [bodies.classify([image]) for image in images]
+    return [
+        ("HTTP", lambda s: post(f"{service.http}/classify", images, bodies.JPEG, clients, s)),
+        ("gRPC", lambda s: call(service.grpc, bodies.CLASSIFY, messages, clients, s)),
+    ]
+
+
+def _arriving(service: Running, images: Sequence[bytes], share: float, limit: Limit, seconds: int) -> Load:
+    """Open loop over HTTP: requests at random moments, whatever became of those before, at a share of the limit."""
+
+    async def load(per_s: float) -> Load:
+        sender = HttpSender(service.http, images)
+        seen = await open_loop(sender, per_s, seconds)
+        await sender.close()
+        others = seen.codes.total() - len(seen.good_s)
+        return Load(seen.per_s, seen.percentile_ms(0.5), seen.percentile_ms(0.99), others)
+
+    return asyncio.run(load(share * limit.images_per_s(1)))
+
+
+def _protocols(
+    name: str, side_px: int, service: Running, clients: int, photo: bytes
+) -> Iterator[tuple[str, Callable[[int], Load]]]:
+    tiny = bodies.tiny_photo()
+    pixels = bytes(side_px * side_px * 3)
+    over_http = [
+        ("HTTP /classify, an image", "/classify", tiny, bodies.JPEG),
+        ("HTTP /classify, a form", "/classify", bodies.multipart([tiny]), bodies.FORM),
+        ("TensorFlow Serving REST, JSON", f"/v1/models/{name}:predict", bodies.predict_json(tiny), bodies.JSON),
+        ("Open Inference REST, JSON", f"/v2/models/{name}/infer", bodies.infer_json(tiny), bodies.JSON),
+    ]
+    for what, path, body, kind in over_http:
+        yield what, lambda s, path=path, body=body, kind=kind: post(f"{service.http}{path}", [body], kind, clients, s)  # type: ignore[misc]
+    over_grpc = [
+        ("gRPC Classify", bodies.CLASSIFY, bodies.classify([tiny])),
+        ("gRPC Classify, a photo", bodies.CLASSIFY, bodies.classify([photo])),
+        ("TensorFlow Serving gRPC, an image", bodies.PREDICT, bodies.predict_bytes(name, [tiny])),
+        ("TensorFlow Serving gRPC, pixels", bodies.PREDICT, bodies.predict_pixels(name, [pixels], side_px)),
+        ("Open Inference gRPC, an image", bodies.INFER, bodies.infer_bytes(name, tiny)),
+        ("Open Inference gRPC, pixels", bodies.INFER, bodies.infer_pixels(name, pixels, side_px)),
+    ]
+    for what, method, message in over_grpc:
+        yield what, lambda s, method=method, message=message: call(service.grpc, method, [message], clients, s)  # type: ignore[misc]
+
+
+def _only(models: Path) -> tuple[str, Version]:
+    """The one model of a models directory, and its latest version."""
+    (name,) = sorted(folder.name for folder in models.iterdir() if folder.is_dir())
+    return name, read_version(models / name / str(max(list_versions(models)[name])))
 
 
 def _cpu_s(supervisor: int) -> float:
-    ticks = 0
+    """CPU seconds of a process and everything below it."""
+    spent_ns = 0
     for pid in processes_below(supervisor):
-        try:
-            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-        except OSError:  # it has just ended
-            continue
-        ticks += int(status[11]) + int(status[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-# -- what is sent
-
-
-_BOUNDARY: Final = "graft-benchmark"
-_FORM: Final = f"multipart/form-data; boundary={_BOUNDARY}"
-
-
-def _photos(folder: Path) -> list[bytes]:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg"})
-    if not files:
-        raise SystemExit(f"expected JPEGs below {folder}, found none")
-    step = max(1, len(files) // _PHOTOS)
-    return [file.read_bytes() for file in files[::step][:_PHOTOS]]
-
-
-def _large() -> bytes:
-    """A photo-like JPEG of 4000 x 3000 pixels."""
-    random = np.random.default_rng(0)
-    smooth = Image.fromarray(random.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((4000, 3000))
-    grain = random.integers(-12, 13, (3000, 4000, 1), dtype=np.int16)
-    return _encoded(Image.fromarray(np.clip(np.asarray(smooth, np.int16) + grain, 0, 255).astype(np.uint8)))
-
-
-def _tiny() -> bytes:
-    return _encoded(Image.new("RGB", (8, 8), (200, 30, 40)))
-
-
-def _encoded(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=90)
-    return stream.getvalue()
-
-
-def _message(images: Sequence[bytes]) -> bytes:
-    return ClassifyRequest(images=[ImageMessage(data=image) for image in images]).SerializeToString()
-
-
-def _multipart(images: Sequence[bytes]) -> bytes:
-    parts = [
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{at}.jpg"\r\n'
-        f"Content-Type: {_JPEG}\r\n\r\n".encode()
-        + image
-        + b"\r\n"
-        for at, image in enumerate(images)
-    ]
-    return b"".join(parts) + f"--{_BOUNDARY}--\r\n".encode()
-
-
-def _predict(name: str, pixels: bytes, side: int) -> bytes:
-    request = tfs.PredictRequest(model_spec=tfs.ModelSpec(name=name, signature_name="serving_default"))
-    tensor = request.inputs["images"]
-    tensor.dtype, tensor.tensor_content = tfs.DT_UINT8, pixels
-    for size in (1, side, side, 3):
-        tensor.tensor_shape.dim.add(size=size)
-    return request.SerializeToString()
-
-
-def _name(models: Path) -> str:
-    (name,) = sorted(folder.name for folder in models.iterdir() if folder.is_dir())
-    return name
-
-
-def _version_dir(models: Path) -> Path:
-    return models / _name(models) / str(max(list_versions(models, _name(models))))
-
-
-# -- what is told
-
-
-def _page(rounds: Sequence[Sequence[Row]], models: Path) -> str:
-    manifest = read_version(_version_dir(models)).manifest
-    by_case: dict[tuple[str, int], list[Row]] = defaultdict(list)
-    for row in (row for rows in rounds for row in rows):
-        by_case[row.what, row.connections].append(row)
-    lines = [
-        "# Benchmarks of serving",
-        "",
-        f"`make bench` on {time.strftime('%Y-%m-%d')}: {_machine()}. {manifest.recipe.backbone}, "
-        f"{manifest.image.side_px} px. The limit is the same decode and engine in one process per core, without a "
-        "service; the load generator runs on the same machine and takes its share of it. Medians of "
-        f"{len(rounds)} rounds; the range of the limit over them is in brackets. CPU is the whole "
-        "service's, per image.",
-        "",
-        "| what | connections | images/s | of the limit | limit | p50 ms | p99 ms | errors | CPU ms | PSS MB |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for (what, connections), rows in by_case.items():
-        limits = [row.limit for row in rows]
-        cells = (
-            what,
-            connections,
-            f"{statistics.median(row.load.per_s * row.images for row in rows):.0f}",
-            f"{statistics.median(row.load.per_s * row.images / row.limit for row in rows):.2f}",
-            f"{statistics.median(limits):.0f} ({min(limits):.0f}-{max(limits):.0f})",
-            f"{statistics.median(row.load.p50_ms for row in rows):.1f}",
-            f"{statistics.median(row.load.p99_ms for row in rows):.1f}",
-            sum(row.load.errors for row in rows),
-            f"{statistics.median(row.cpu_ms for row in rows):.2f}",
-            f"{statistics.median(row.pss_mb for row in rows):.0f}",
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
-
-
-def _machine() -> str:
-    processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
-    packages = ", ".join(f"{name} {installed(name)}" for name in ("openvino", "pillow", "gunicorn", "grpcio"))
-    return f"{len(os.sched_getaffinity(0))} cores, {processor}; Python {platform.python_version()}, {packages}"
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                spent_ns += int(thread.read_text(encoding="ascii").split()[0])
+            except OSError:  # it has just ended
+                continue
+    return spent_ns / 1e9
 
 
 if __name__ == "__main__":
