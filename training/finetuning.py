@@ -1,10 +1,11 @@
 """The strategies `partial` and `full`: the head first, on the frozen backbone; then the last blocks, or all of it.
 
 BatchNorm stays as it came: its statistics are those of the weights' own training, and a few hundred images would only
-spoil them. `partial` computes what goes into its first trained block once per image, keeps it on disk for the run, and
-so pays in each epoch for the trained blocks alone.
+spoil them. `partial` computes what goes into its first trained block once per image and changed copy of it, keeps that
+on disk for the run, and so pays in each epoch for the trained blocks alone.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
 import keras
@@ -20,9 +21,10 @@ from training.progress import Phases
 from training.settings import Settings
 from training.task import Task, Trained
 
-_EPOCHS: Final = {"partial": 20, "full": 10}
-_LEARNING_RATE: Final = {"partial": 1e-4, "full": 2e-5}
-_PATIENCE: Final = 3
+_EPOCHS: Final = 12
+_FEWEST_STEPS: Final = 200
+_LEARNING_RATE: Final = {"partial": 1e-3, "full": 3e-4}
+_SMOOTHING: Final = 0.1
 
 
 def train(task: Task, backbone: Backbone, features: NDArray[np.float32], settings: Settings, phases: Phases) -> Trained:
@@ -44,41 +46,41 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
         head = _linear_head(task, features)
     _hold_batch_norm(backbone.network)
     whole = _whole(backbone, head)
+    recipe = _recipe(task, backbone, settings)
     if settings.strategy == "full":
-        recipe = _full_recipe(backbone, settings)
         decoded = pixels.loader(task.pick(task.split.train + task.split.validation), task.spec)
         return gradient.train(task, settings, phases, recipe, model=whole, whole=whole, head=head, load=decoded)
     cut = _cut(backbone, settings)
-    recipe = _partial_recipe(backbone, cut, settings)
-    with activations.computed(task, backbone, cut, settings, phases) as load:
-        model = _top(backbone, cut, head)
-        return gradient.train(task, settings, phases, recipe, model=model, whole=whole, head=head, load=load)
+    boundary = {"unfreeze": str(_unfrozen(backbone, cut)), "frozen_up_to": cut.name}
+    with activations.computed(task, backbone, cut, settings, phases) as computed:
+        copies = {"changed_copies": str(len(computed.versions) - 1), "changes": str(Augmentation(settings.flip))}
+        return gradient.train(
+            task,
+            settings,
+            phases,
+            replace(recipe, described=recipe.described | boundary | copies),
+            model=_top(backbone, cut, head),
+            whole=whole,
+            head=head,
+            load=computed.load,
+            versions=computed.versions,
+        )
 
 
-def _full_recipe(backbone: Backbone, settings: Settings) -> Recipe:
-    shares = learning_rates.shares(backbone.network)
-    learning_rate = settings.learning_rate or _LEARNING_RATE["full"]
+def _recipe(task: Task, backbone: Backbone, settings: Settings) -> Recipe:
+    """A high rate, warmed up to and annealed: the first epochs are worse than the head alone, the last ones better."""
+    learning_rate = settings.learning_rate or _LEARNING_RATE[settings.strategy]
+    full = settings.strategy == "full"
+    shares = learning_rates.shares(backbone.network) if full else {}
+    steps = -(-len(task.split.train) // settings.batch_size)
     return Recipe(
-        epochs=settings.epochs or _EPOCHS["full"],
+        epochs=settings.epochs or max(_EPOCHS, -(-_FEWEST_STEPS // steps)),
         learning_rate=learning_rate,
-        patience=_PATIENCE,
-        optimizer=lambda model, steps: learning_rates.optimizer(
-            model, learning_rates.warm_cosine(learning_rate, steps), shares
-        ),
-        augmentation=Augmentation(settings.flip),
-        described={"schedule": "warm-up, cosine", "rate_per_block": f"{learning_rates.DECAY:g}"},
-        starts_from={"weights of the backbone": backbone.sha256},
-    )
-
-
-def _partial_recipe(backbone: Backbone, cut: Any, settings: Settings) -> Recipe:  # noqa: ANN401 - keras is untyped
-    learning_rate = settings.learning_rate or _LEARNING_RATE["partial"]
-    return Recipe(
-        epochs=settings.epochs or _EPOCHS["partial"],
-        learning_rate=learning_rate,
-        patience=_PATIENCE,
-        optimizer=lambda model, _: learning_rates.optimizer(model, learning_rate, {}),
-        described={"unfreeze": str(_unfrozen(backbone, cut)), "frozen_up_to": cut.name},
+        schedule=learning_rates.warm_cosine(learning_rate),
+        optimizer=lambda model: learning_rates.optimizer(model, shares),
+        augmentation=Augmentation(settings.flip) if full else None,
+        smoothing=_SMOOTHING,
+        described={"schedule": "warm-up, cosine"} | ({"rate_per_block": f"{learning_rates.DECAY:g}"} if full else {}),
         starts_from={"weights of the backbone": backbone.sha256},
     )
 

@@ -1,5 +1,6 @@
 """Gradient training with early stopping, whatever is trained: the last blocks, a whole network, or one from scratch."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,12 @@ from training.batches import Batches, Load
 from training.calibration import Labels, Logits
 from training.checkpoint import Checkpoint, State
 from training.errors import DataError
-from training.progress import Phases
+from training.learning_rates import Schedule
+from training.progress import Advance, Phases
 from training.scalars import Scalars
 from training.settings import Settings
 from training.task import Epoch, Task, Trained
-from training.twin import Twin, choose_precision
+from training.twin import Placement, Twin, place
 
 _BALANCED: Final = 1.5
 
@@ -31,9 +33,10 @@ class Recipe:
 
     Attributes:
         epochs: at most.
-        learning_rate: as asked for.
-        patience: epochs without improvement before it stops.
-        optimizer: makes one for a model, given all the steps there may be.
+        learning_rate: the highest.
+        schedule: the rate by how much of the training is done.
+        optimizer: makes one for a model.
+        patience: epochs without improvement before it stops; None where a schedule must come to its end.
         augmentation: of each picture in each epoch, or None.
         smoothing: share of the target that is spread over all classes.
         described: what else the manifest's hyperparameters say.
@@ -42,11 +45,12 @@ class Recipe:
 
     epochs: int
     learning_rate: float
-    patience: int
-    optimizer: Callable[[Any, int], Any]
+    schedule: Schedule
+    optimizer: Callable[[Any], Any]
+    patience: int | None = None
     augmentation: Augmentation | None = None
     smoothing: float = 0.0
-    described: Mapping[str, str] = field(default_factory=dict)
+    described: dict[str, str] = field(default_factory=dict)
     starts_from: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -60,6 +64,7 @@ def train(
     whole: Any,  # noqa: ANN401
     head: Any,  # noqa: ANN401
     load: Load,
+    versions: NDArray[np.intp] | None = None,
 ) -> Trained:
     """Trains a model on the train split, stops by the validation split, and calibrates on it.
 
@@ -72,10 +77,11 @@ def train(
         whole: keras.Model, images uint8 [N,S,S,3] -> logits; shares its layers with `model`.
         head: the last layer of both.
         load: reads what `model` takes; positions count train and validation images, in this order.
+        versions: of each training image, positions that `load` takes instead of its own, [V, train images].
     """
     used = task.split.train + task.split.validation
     labels, images = task.labels[list(used)], len(task.split.train)
-    weights, precision = class_weights(labels[:images], task.classes), choose_precision(settings.precision)
+    weights, placement = class_weights(labels[:images], task.classes), place(settings.precision)
     validation = Batches(load, np.arange(images, len(used)), labels, task.classes, settings.batch_size)
     training = Batches(
         load,
@@ -87,6 +93,8 @@ def train(
         augmentation=recipe.augmentation,
         smoothing=recipe.smoothing,
         class_weights=weights,
+        versions=versions,
+        multiple_of=placement.replicas,
     )
     curve = fit(
         model,
@@ -94,13 +102,14 @@ def train(
         validation,
         phases,
         epochs=recipe.epochs,
-        optimizer=lambda trained: recipe.optimizer(trained, recipe.epochs * len(training)),
+        schedule=recipe.schedule,
+        optimizer=recipe.optimizer,
         patience=recipe.patience,
-        checkpoint=Checkpoint(task, settings, phases.console, {**recipe.starts_from, "precision": precision}),
-        precision=precision,
+        checkpoint=Checkpoint(task, settings, phases.console, {**recipe.starts_from, **placement.describe()}),
+        placement=placement,
         tensorboard=settings.tensorboard,
     )
-    temperature, threshold, scores = held_out_scores(model, validation, labels[images:])
+    temperature, threshold, scores = held_out_scores(model, validation)
     head.set_weights([weight / temperature for weight in head.get_weights()])
     return Trained(
         model=keras.Model(whole.input, keras.layers.Softmax(name="scores")(whole.output)),
@@ -113,12 +122,12 @@ def train(
             "epochs": str(recipe.epochs),
             "batch_size": str(settings.batch_size),
             "learning_rate": f"{recipe.learning_rate:g}",
-            "patience": str(recipe.patience),
+            **({} if recipe.patience is None else {"patience": str(recipe.patience)}),
             **({} if recipe.augmentation is None else {"augmentation": str(recipe.augmentation)}),
             **({} if not recipe.smoothing else {"label_smoothing": f"{recipe.smoothing:g}"}),
             **recipe.described,
             **describe_weights(weights),
-            "precision": precision,
+            **placement.describe(),
         },
         epochs=curve,
     )
@@ -137,18 +146,20 @@ def fit(
     phases: Phases,
     *,
     epochs: int,
+    schedule: Schedule,
     optimizer: Callable[[Any], Any],
-    patience: int,
     checkpoint: Checkpoint,
-    precision: str = "float32",
+    patience: int | None = None,
+    placement: Placement = Placement(),  # noqa: B008 - frozen
     tensorboard: Path | None = None,
 ) -> list[Epoch]:
-    """Trains until validation no longer improves, and leaves the model with its best weights.
+    """Trains to the end, or until validation no longer improves, and leaves the model with its best weights.
 
-    The weights that it came with count: when no epoch beats them on validation loss, they are what it keeps. Goes on
-    from the checkpoint where there is one, and ends as if it had never been interrupted. Where there is a deadline it
-    ends when another epoch would not fit, and in the midst of the first one if need be. Validation is always of the
-    model itself, in float32, whatever it is trained in: of what will be exported.
+    The weights that it came with count: when no epoch beats them on validation loss, they are what it keeps. That is
+    the loss after temperature scaling, as in what is exported: by the plain one an epoch that is more often right, and
+    too sure of it, would lose. Goes on from the checkpoint where there is one, and ends as if it had never been
+    interrupted. Where there is a deadline the schedule comes to its end by then. Validation is always of the
+    model itself, in float32 on one device, wherever and however it is trained: of what will be exported.
 
     Args:
         model: returns logits; what of it is trainable is trained.
@@ -156,38 +167,34 @@ def fit(
         validation: decides.
         phases: shows the progress.
         epochs: at most.
+        schedule: the rate by how much of the training is done: of all steps, or of the time to the deadline.
         optimizer: makes one for a model.
-        patience: epochs without improvement before it stops.
         checkpoint: what an interrupted run has left; replaced after each epoch.
-        precision: in which gradients are computed.
+        patience: epochs without improvement before it stops; None for never.
+        placement: where and in what precision gradients are computed.
         tensorboard: folder for TensorBoard's logs; None for no such.
 
     Returns:
         What happened, from epoch 0: before training.
     """
-    twin = Twin(model, precision)
-    if twin.model is not model:
-        _compile(model)
-    _compile(twin.model, optimizer(twin.model))
-    twin.model.optimizer.build(twin.model.trainable_variables)
-    steps = epochs * len(train)
+    twin, infer = Twin(model, placement), _inference(model)
+    with twin.scope():
+        _compile(twin.model, optimizer(twin.model), xla=placement.xla)
+        twin.model.optimizer.build(twin.model.trainable_variables)
     with phases.phase("training") as advance, Scalars(tensorboard) as scalars:
-        progress = _Progress(twin, phases, lambda done: advance(done, steps), scalars, most=epochs, patience=patience)
+        progress = _Progress(twin, phases, advance, scalars, schedule, steps=epochs * len(train), patience=patience)
         saved = checkpoint.load(progress.state())
         if saved is None:
-            progress.add(Epoch(0, None, *model.evaluate(validation, verbose=0)))
+            progress.add(Epoch(0, None, *_judge(infer(validation), validation.labels)))
         else:
             progress.go_on(saved)
         while not progress.finished:
             # One epoch per `fit`: within one, Keras' threads load batches ahead of the epoch that they are told of.
-            epoch, before_s = progress.epochs[-1].number, phases.left_s
+            epoch = progress.epochs[-1].number
             train.start(epoch)
             loss, accuracy = _one_epoch(twin, train, progress)
             twin.give_back()
-            held_out_loss, held_out_accuracy = model.evaluate(validation, verbose=0)
-            progress.add(Epoch(epoch + 1, loss, held_out_loss, held_out_accuracy, accuracy))
-            # never true without a deadline: infinity less infinity is not a number
-            progress.finished |= before_s - phases.left_s > phases.left_s
+            progress.add(Epoch(epoch + 1, loss, *_judge(infer(validation), validation.labels), accuracy))
             checkpoint.save(progress.state())
         model.set_weights(progress.best_weights)
     return progress.epochs
@@ -214,65 +221,90 @@ def describe_weights(weights: NDArray[np.float32] | None) -> dict[str, str]:
 def held_out_scores(
     model: Any,  # noqa: ANN401 - keras is untyped
     validation: Batches,
-    labels: Labels,
 ) -> tuple[float, float, Logits]:
     """Temperature, unknown threshold and calibrated scores float32 [N,C] of the validation images.
 
     Args:
         model: returns logits.
         validation: in order.
-        labels: of the same images.
     """
-    logits = model.predict(validation, verbose=0)
-    temperature = calibration.temperature(logits, labels)
+    logits = _inference(model)(validation)
+    temperature = calibration.temperature(logits, validation.labels)
     scores = calibration.softmax(logits / temperature)
-    return temperature, calibration.unknown_threshold(scores, labels), scores
+    return temperature, calibration.unknown_threshold(scores, validation.labels), scores
 
 
-def _compile(model: Any, optimizer: Any = "sgd") -> None:  # noqa: ANN401 - keras is untyped
+def _inference(model: Any) -> Callable[[Batches], Logits]:  # noqa: ANN401 - keras is untyped
+    """What a model says, with its weights at the time of the call: float32 [N,C]. `predict` may want XLA for that."""
+    run = tf.function(lambda values: model(values, training=False), reduce_retracing=True)
+    return lambda batches: np.concatenate([run(batches[number][0]).numpy() for number in range(len(batches))])
+
+
+def _judge(logits: Logits, labels: Labels) -> tuple[float, float]:
+    """Log-loss after temperature scaling, and accuracy; infinite where the logits are numbers that are none."""
+    accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+    if not np.isfinite(logits).all():
+        return math.inf, accuracy
+    return calibration.log_loss(logits / calibration.temperature(logits, labels), labels), accuracy
+
+
+def _compile(model: Any, optimizer: Any, *, xla: bool) -> None:  # noqa: ANN401 - keras is untyped
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         weighted_metrics=["accuracy"],
-        # On CPUs XLA is slow: MobileNetV2 runs at 5 images/s with it and at 79 without (batch 32, two cores).
-        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+        jit_compile=xla,
     )
 
 
 def _one_epoch(twin: Twin, train: Batches, progress: "_Progress") -> tuple[float, float]:
-    """Trains for one epoch; returns its mean loss and accuracy."""
+    """Trains for one epoch; returns its mean loss and accuracy. Where XLA cannot compile a step, without XLA."""
     epoch = progress.epochs[-1].number
-    told = twin.model.fit(
-        train,
-        initial_epoch=epoch,
-        epochs=epoch + 1,
-        shuffle=False,  # Keras would shuffle the batches too, by a random state that no checkpoint has
-        verbose=0,
-        callbacks=[progress],
-    )
-    return float(told.history["loss"][0]), float(told.history["accuracy"][0])
+
+    def once() -> tuple[float, float]:
+        with twin.scope():
+            told = twin.model.fit(
+                train,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                shuffle=False,  # Keras would shuffle the batches too, by a random state that no checkpoint has
+                verbose=0,
+                callbacks=[progress],
+            )
+        return float(told.history["loss"][0]), float(told.history["accuracy"][0])
+
+    try:
+        return once()
+    except tf.errors.OpError as error:
+        if progress.stepped or not twin.model.jit_compile:
+            raise
+        progress.tell(f"XLA cannot compile this network, training goes on without: {str(error).splitlines()[0][:200]}")
+        twin.model.jit_compile, twin.model.train_function = False, None
+        return once()
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the best weights and the curve, tells how far it is, and stops when patience ends."""
+    """Sets the rate, keeps the best weights and the curve, tells how far it is, and says when it is over."""
 
     def __init__(
         self,
         twin: Twin,
         phases: Phases,
-        advance: Callable[[int], None],
+        advance: Advance,
         scalars: Scalars,
+        schedule: Schedule,
         *,
-        most: int,
-        patience: int,
+        steps: int,
+        patience: int | None,
     ) -> None:
         super().__init__()
         self.epochs: list[Epoch] = []
         self.best_weights = twin.model.get_weights()
-        self.finished = False
-        self._twin = twin
-        self._most, self._patience = most, patience
-        self._phases = phases
+        self.finished = self.stepped = False
+        self._twin, self._schedule = twin, schedule
+        self._steps, self._patience = steps, patience
+        self._done = 0
+        self._phases, self._given_s = phases, phases.left_s
         self._advance = advance
         self._scalars = scalars
 
@@ -286,9 +318,10 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     def go_on(self, saved: State) -> None:
         """Makes the model, its optimizer and this what they were."""
         model = self._twin.model
-        for variables, values in ((model.variables, saved.model), (model.optimizer.variables, saved.optimizer)):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+        with self._twin.scope():
+            for variables, values in ((model.variables, saved.model), (model.optimizer.variables, saved.optimizer)):
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
         self.epochs, self.best_weights, self.finished = list(saved.epochs), list(saved.best), saved.finished
         self.tell(f"going on after epoch {self.epochs[-1].number}, where an earlier run was interrupted")
 
@@ -296,11 +329,11 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         """After an epoch, and before the first."""
         self.epochs.append(epoch)
         self._scalars.add(epoch)
-        best = min(self.epochs, key=lambda one: one.validation_loss if np.isfinite(one.validation_loss) else np.inf)
+        best = min(self.epochs, key=lambda one: one.validation_loss)
         if epoch is best:
             self.best_weights = self._twin.model.get_weights()
-        patient = epoch.number - best.number < self._patience and np.isfinite(epoch.validation_loss)
-        self.finished = not patient or epoch.number == self._most
+        patient = self._patience is None or epoch.number - best.number < self._patience
+        self.finished = self._share >= 1 or not patient or not math.isfinite(epoch.validation_loss)
         train = "" if epoch.train_loss is None else f"loss {epoch.train_loss:.4f}, "
         self.tell(
             f"epoch {epoch.number:<16} {train}validation loss {epoch.validation_loss:.4f}, "
@@ -311,7 +344,19 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         """Prints a line."""
         self._phases.console.print(line)
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras' signature
+        self._done = self.epochs[-1].number * self.params["steps"] + batch
+        self.model.optimizer.learning_rate = self._schedule(self._share)
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras' signature
-        self._advance(self.epochs[-1].number * self.params["steps"] + batch + 1)
-        if self._phases.left_s < 0:
+        self.stepped = True
+        self._done += 1
+        self._advance(self._done, self._steps)
+        if self._share >= 1:
             self.model.stop_training = True
+
+    @property
+    def _share(self) -> float:
+        """Of the training that is done: of all steps, or of the time where that runs out before."""
+        timed = 0.0 if math.isinf(self._given_s) else 1 - self._phases.left_s / self._given_s
+        return max(self._done / self._steps, timed)

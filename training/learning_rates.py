@@ -1,6 +1,7 @@
 """How fast each layer learns, and when: Adam with a share of the rate per variable, warm-up, then half a cosine."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import keras
@@ -18,11 +19,11 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
     """Adam whose rate is multiplied by each variable's own share.
 
     Args:
-        learning_rate: a number or a schedule.
+        learning_rate: to begin with; a schedule sets it anew for each step.
         shares: by the order of the variables that are trained.
     """
 
-    def __init__(self, learning_rate: Any, shares: Sequence[float]) -> None:  # noqa: ANN401 - keras is untyped
+    def __init__(self, learning_rate: float, shares: Sequence[float]) -> None:
         super().__init__(learning_rate)
         self._shares = tuple(shares)
 
@@ -33,12 +34,24 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
         super().update_step(gradient, variable, learning_rate * share)
 
 
-def warm_cosine(learning_rate: float, steps: int) -> Any:  # noqa: ANN401 - keras is untyped
-    """From 0 to the rate in the first tenth of all steps, and back to 0 along half a cosine."""
-    warm_up = max(1, round(_WARM_UP * steps))
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
-    )
+Schedule = Callable[[float], float]
+"""From how much of a training is done, 0 to 1, to the learning rate."""
+
+
+def constant(learning_rate: float) -> Schedule:
+    """The same throughout."""
+    return lambda _done: learning_rate
+
+
+def warm_cosine(learning_rate: float) -> Schedule:
+    """From 0 to the rate in the first tenth, and back to 0 along half a cosine."""
+
+    def rate(done: float) -> float:
+        if done < _WARM_UP:
+            return learning_rate * done / _WARM_UP
+        return learning_rate * (1 + math.cos(math.pi * min(1.0, (done - _WARM_UP) / (1 - _WARM_UP)))) / 2
+
+    return rate
 
 
 def shares(network: Any) -> dict[str, float]:  # noqa: ANN401 - keras is untyped
@@ -54,6 +67,6 @@ def shares(network: Any) -> dict[str, float]:  # noqa: ANN401 - keras is untyped
     return found
 
 
-def optimizer(model: Any, rate: Any, by_path: Mapping[str, float]) -> Any:  # noqa: ANN401 - keras is untyped
+def optimizer(model: Any, by_path: Mapping[str, float]) -> Any:  # noqa: ANN401 - keras is untyped
     """Adam for all that is trainable in a model; what has no share, such as a new head, learns at the full rate."""
-    return Adam(rate, [by_path.get(variable.path, 1.0) for variable in model.trainable_weights])
+    return Adam(0.0, [by_path.get(variable.path, 1.0) for variable in model.trainable_weights])

@@ -13,7 +13,7 @@ from service.image import ImageSpec, Pixels, decode
 from training.dataset import Image
 from training.errors import DataError
 
-_THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, os.cpu_count() or 1)
 
 
 def read(image: Image) -> bytes:
@@ -44,8 +44,9 @@ def pixels(image: Image, spec: ImageSpec) -> Pixels:
 
 
 def loader(images: Sequence[Image], spec: ImageSpec) -> Callable[[Iterable[int]], Pixels]:
-    """Decodes images anew whenever they are asked for: positions [N] to uint8 [N,S,S,3]."""
-    return lambda positions: np.stack([pixels(images[position], spec) for position in positions])
+    """Decodes images anew whenever they are asked for, in threads: positions [N] to uint8 [N,S,S,3]."""
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+    return lambda positions: np.stack(list(threads.map(lambda at: pixels(images[at], spec), positions)))
 
 
 def batches(images: Sequence[Image], spec: ImageSpec, size: int) -> Iterator[Pixels]:
@@ -72,7 +73,7 @@ def batches(images: Sequence[Image], spec: ImageSpec, size: int) -> Iterator[Pix
 def _ahead(function: Callable[[Image], Pixels], images: Sequence[Image], window: int) -> Iterator[Pixels]:
     """Applies `function` in threads, at most `window` images ahead of the reader."""
     pending: deque[Future[Pixels]] = deque()
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="decode") as pool:
         try:
             for image in images:
                 pending.append(pool.submit(function, image))

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import keras
 
-from training import gradient, pixels
+from training import gradient, learning_rates, pixels
 from training.augmentation import Augmentation
 from training.gradient import Recipe
 from training.progress import Phases
@@ -34,8 +34,9 @@ def train(task: Task, settings: Settings, phases: Phases) -> Trained:
     recipe = Recipe(
         epochs=settings.epochs or _EPOCHS,
         learning_rate=learning_rate,
+        schedule=learning_rates.constant(learning_rate),
+        optimizer=lambda model: learning_rates.optimizer(model, {}),
         patience=_PATIENCE,
-        optimizer=lambda _model, _steps: keras.optimizers.Adam(learning_rate),
         augmentation=Augmentation(settings.flip),
         smoothing=_SMOOTHING,
     )

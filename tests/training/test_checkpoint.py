@@ -182,10 +182,9 @@ def _fit(task: Task, folder: Path, after: int) -> tuple[list[Epoch], list[np.nda
     )
     validation = Batches(lambda at: pixels[at], np.arange(16, 24), labels, 3, 4)
     saving = _Interrupted(task, _settings(folder), Console(quiet=True), {}, after=after)
-    rate = learning_rates.warm_cosine(0.05, 5 * len(train))
     curve = gradient.fit(
-        model, train, validation, Phases(Console(quiet=True)), epochs=5, patience=5, checkpoint=saving,
-        optimizer=lambda model: learning_rates.optimizer(model, rate, {}),
+        model, train, validation, Phases(Console(quiet=True)), epochs=5, checkpoint=saving,
+        schedule=learning_rates.warm_cosine(0.05), optimizer=lambda model: learning_rates.optimizer(model, {}),
     )  # fmt: skip
     return curve, model.get_weights()
 

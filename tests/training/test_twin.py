@@ -1,6 +1,10 @@
-"""The precision that gradients are computed in reaches neither the model nor what is exported."""
+"""Where and in what precision gradients are computed changes neither what is learnt nor what is exported."""
 
 import io
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,14 +12,17 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from training import gradient, twin
+from training import gradient, learning_rates, twin
 from training.batches import Batches
 from training.checkpoint import State
 from training.progress import Phases
 from training.task import Epoch
+from training.twin import Placement
 
 # NumPy 2 about TensorFlow, in Keras' own code
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class _Nothing:
@@ -28,15 +35,15 @@ class _Nothing:
         pass
 
 
-def _fit(model: keras.Model, precision: str, said: io.StringIO | None = None) -> list[Epoch]:
+def _fit(model: keras.Model, placement: Placement, said: io.StringIO | None = None) -> list[Epoch]:
     labels = np.arange(24) % 2
     pixels = np.random.default_rng(0).integers(0, 150, (24, 8, 8, 3)).astype(np.uint8)
     pixels[labels == 1, :, :, 0] += 100
     train = Batches(lambda at: pixels[at], np.arange(16), labels, 2, 8, seed=0)
     validation = Batches(lambda at: pixels[at], np.arange(16, 24), labels, 2, 8)
     return gradient.fit(
-        model, train, validation, Phases(Console(file=said or io.StringIO())), epochs=3, patience=3,
-        optimizer=lambda _: keras.optimizers.Adam(0.05), checkpoint=_Nothing(), precision=precision,
+        model, train, validation, Phases(Console(file=said or io.StringIO())), epochs=3, checkpoint=_Nothing(),
+        schedule=learning_rates.constant(0.05), optimizer=lambda _: keras.optimizers.Adam(), placement=placement,
     )  # fmt: skip
 
 
@@ -49,34 +56,81 @@ def _model(*more: keras.Layer) -> keras.Model:
     return keras.Model(images, keras.layers.Dense(2, name="head")(keras.layers.GlobalAveragePooling2D()(x)))
 
 
+def test_two_devices_learn_what_one_does():
+    """The same curve but for rounding, resumed too; BatchNorm and dropout, which see halves, can be trained as well."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.two_devices"], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    curves = json.loads(done.stdout)
+    assert len(curves["one"]) == 5
+    two, one = np.array(curves["two"][1:]), np.array(curves["one"][1:])
+    np.testing.assert_allclose(two[:, 1:], one[:, 1:], rtol=1e-4)
+    # In what Keras says of an epoch's loss a last batch counts as many images as it was filled up to.
+    np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=0.05)
+    assert curves["resumed"] == curves["two"]
+    assert np.isfinite([loss for loss, _, _ in curves["scratch, two"][1:]]).all()
+
+
 def test_mixed_precision_leaves_a_float32_model():
     """The copy computes in bfloat16 and learns; the model has its weights, float32 and partly frozen as before."""
     model = _model()
     held = model.layers[3].get_weights()
-    made = twin.Twin(model, "bfloat16")
+    made = twin.Twin(model, Placement(precision="bfloat16"))
     kinds = {layer.name: layer.compute_dtype for layer in made.model.layers if layer.weights}
     assert kinds.pop("head") == "float32"
     assert set(kinds.values()) == {"bfloat16"}
     assert [weight.path for weight in made.model.trainable_weights] == [w.path for w in model.trainable_weights]
-    curve = _fit(model, "bfloat16")
+    curve = _fit(model, Placement(precision="bfloat16"))
     assert curve[-1].validation_loss < curve[0].validation_loss
     assert {layer.compute_dtype for layer in model.layers if layer.weights} == {"float32"}
     for before, after in zip(held, model.layers[3].get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
-    plain = _fit(_model(), "float32")
+    plain = _fit(_model(), Placement())
     assert curve[-1].validation_loss == pytest.approx(plain[-1].validation_loss, rel=0.1)
     assert curve != plain
 
 
+def test_xla_trains_the_same():
+    """Compiled steps give the uncompiled ones' curve but for rounding."""
+    xla, plain = _fit(_model(), Placement(xla=True)), _fit(_model(), Placement())
+    assert xla[-1].validation_loss == pytest.approx(plain[-1].validation_loss, rel=1e-2)
+
+
+class _NotForXla(keras.layers.Layer):
+    """An operation that XLA cannot compile."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        tf.strings.as_string(x)
+        return x + 0 * tf.strings.to_number(tf.strings.as_string(tf.stop_gradient(x)))
+
+
+def test_what_xla_cannot_compile_is_trained_without():
+    """A line says so, and the training is the one without XLA."""
+    said = io.StringIO()
+    curve = _fit(_model(_NotForXla()), Placement(xla=True), said)
+    assert "XLA cannot compile this network" in said.getvalue()
+    assert curve == _fit(_model(_NotForXla()), Placement())
+
+
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
-    [([], "float32"), ([(7, 5)], "float32"), ([(9, 0)], "bfloat16"), ([(9, 0), (7, 5)], "float32")],
+    [
+        ([], Placement()),
+        ([(7, 5)], Placement(xla=True)),
+        ([(9, 0)], Placement((), "bfloat16", xla=True)),
+        ([(9, 0), (8, 0)], Placement(("GPU:0", "GPU:1"), "bfloat16")),
+        ([(9, 0), (7, 5)], Placement(("GPU:0", "GPU:1"), "float32")),
+    ],
 )
-def test_the_hosts_gpus_decide(capabilities: list[tuple[int, int]], expected: str, monkeypatch: pytest.MonkeyPatch):
-    """bfloat16 where every GPU computes in it; what is asked for is not second-guessed."""
+def test_the_hosts_gpus_decide(
+    capabilities: list[tuple[int, int]], expected: Placement, monkeypatch: pytest.MonkeyPatch
+):
+    """None: as it was. One: XLA, and bfloat16 from Ampere on. Several: all of them, in what all of them can."""
     gpus = [tf.config.PhysicalDevice(f"GPU:{number}", "GPU") for number in range(len(capabilities))]
-    details = dict(zip(gpus, capabilities, strict=True))
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind: gpus)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda _kind: gpus)
+    details = dict(zip(gpus, capabilities, strict=True))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": details[gpu]})
-    assert twin.choose_precision("auto") == expected
-    assert twin.choose_precision("float32") == "float32"
+    assert twin.place("auto") == expected
+    assert twin.place("float32").precision == "float32"
