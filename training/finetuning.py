@@ -23,6 +23,7 @@ from training.task import Task, Trained
 
 _EPOCHS: Final = 12
 _FEWEST_STEPS: Final = 200
+_MOST_EPOCHS: Final = 40
 _LEARNING_RATE: Final = {"partial": 1e-3, "full": 3e-4}
 _SMOOTHING: Final = 0.1
 
@@ -74,7 +75,7 @@ def _recipe(task: Task, backbone: Backbone, settings: Settings) -> Recipe:
     shares = learning_rates.shares(backbone.network) if full else {}
     steps = -(-len(task.split.train) // settings.batch_size)
     return Recipe(
-        epochs=settings.epochs or max(_EPOCHS, -(-_FEWEST_STEPS // steps)),
+        epochs=settings.epochs or max(_EPOCHS, min(_MOST_EPOCHS, -(-_FEWEST_STEPS // steps))),
         learning_rate=learning_rate,
         schedule=learning_rates.warm_cosine(learning_rate),
         optimizer=lambda model: learning_rates.optimizer(model, shares),
