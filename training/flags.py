@@ -107,8 +107,8 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
         type=WholeNumber(1, 100_000),
         default=argparse.SUPPRESS,
         metavar="N",
-        help="most epochs; training stops earlier when validation no longer improves "
-        "(default: 20 for partial, 10 for full, 30 for scratch)",
+        help="epochs, of which the best on validation is kept (default: 12 for partial and full, more for few images; "
+        "at most 30 for scratch, which stops when validation no longer improves)",
     )
     group.add_argument(
         "--batch-size", type=WholeNumber(1, 4096), default=32, metavar="N", help="images per gradient step"
@@ -118,15 +118,15 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
         type=Number(0.0, 10.0),
         default=argparse.SUPPRESS,
         metavar="RATE",
-        help="of Adam (default: 1e-4 for partial, 2e-5 for full, 1e-3 for scratch); full warms up and cools down, "
-        "and trains earlier blocks at less of it",
+        help="highest, of Adam (default: 1e-3 for partial and scratch, 3e-4 for full); partial and full warm up to it "
+        "and cool down, full trains earlier blocks at less of it",
     )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="of the gradients' computation; what is exported is float32. auto: bfloat16 where every GPU computes in "
-        "it (compute capability 8.0), float32 elsewhere",
+        help="of the gradients' computation, on all GPUs; what is exported is float32. auto: bfloat16 where every GPU "
+        "computes in it (compute capability 8.0), float32 elsewhere",
     )
     group.add_argument(
         "--flip",
