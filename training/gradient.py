@@ -358,5 +358,6 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def _share(self) -> float:
         """Of the training that is done: of all steps, or of the time where that runs out before."""
-        timed = 0.0 if math.isinf(self._given_s) else 1 - self._phases.left_s / self._given_s
+        left_s = self._phases.left_s
+        timed = 0.0 if math.isinf(left_s) else 1.0 if left_s <= 0 else 1 - left_s / self._given_s
         return max(self._done / self._steps, timed)

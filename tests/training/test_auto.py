@@ -226,13 +226,21 @@ def test_activations_that_take_too_long_are_given_up(task: Task, backbone: Backb
         finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
 
 
-def test_training_ends_when_another_epoch_would_not_fit(task: Task, backbone: Backbone, cache: Path):
-    """An epoch that the deadline cuts short is the last one, and what it has learnt is kept if it is better."""
+def test_training_ends_at_the_deadline(task: Task, backbone: Backbone, cache: Path):
+    """The epoch that it cuts short is the last one, and what that has learnt is kept if it is better."""
     settings = _settings(cache, strategy="full", epochs=50)
     phases = Phases(Console(quiet=True), _Clock(1.0)).within(10.0)
     trained = finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
     assert 1 <= len(trained.epochs) - 1 < 5
     assert np.isfinite(trained.scores).all()
+
+
+def test_after_the_deadline_nothing_is_trained(task: Task, backbone: Backbone, cache: Path):
+    """The head that training would start from is what is left."""
+    settings = _settings(cache, strategy="full", epochs=50)
+    phases = Phases(Console(quiet=True), _Clock(10.0)).within(1.0)
+    trained = finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
+    assert len(trained.epochs) == 1
 
 
 def test_no_deadline_changes_nothing(task: Task, backbone: Backbone, cache: Path):
