@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from service.errors import GraftError, Unauthenticated
+from service.errors import (
+    GraftError,
+    InvalidBase64,
+    NoActivationMap,
+    RequestTooLarge,
+    Unauthenticated,
+    UnsupportedMedia,
+)
 from service.http.foreign import HTTP_STATUS
 from service.http.openapi.parts import TERMS, URL, Json, answer, foreign_errors, operation, parameter, reference
 from service.tensors import STATUS
@@ -20,6 +27,9 @@ _PLACES: Final[Mapping[str, list[Json]]] = {
     ],
 }
 """Ways to name a version behind the model's name, with the parameters of each."""
+
+_ONLY_OURS: Final = (InvalidBase64, NoActivationMap, RequestTooLarge, Unauthenticated, UnsupportedMedia)
+"""Errors that these interfaces do not meet, or say in another way."""
 
 _SUFFIX: Final = {"": "", "/versions/{version}": "OfVersion", "/labels/{label}": "OfLabel"}
 
@@ -300,10 +310,10 @@ def _errors(*, reads: bool) -> Json:
     """What may come back; a path that reads a body and classifies can meet everything."""
     found: dict[HTTPStatus, list[type[GraftError]]] = {}
     for error, status in STATUS.items():
-        if error is not Unauthenticated:
+        if error not in _ONLY_OURS:
             found.setdefault(HTTP_STATUS[status], []).append(error)
     if not reads:
         few = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
         return foreign_errors({status: found[status] for status in few}, "ForeignError")
-    found |= {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: []}
+    found[HTTPStatus.REQUEST_ENTITY_TOO_LARGE] = [RequestTooLarge]
     return foreign_errors(found, "ForeignError")

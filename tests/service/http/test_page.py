@@ -214,6 +214,16 @@ def test_nothing_is_wider_than_the_screen(page: Page, width: int):
         assert box["height"] >= 44
 
 
+@needs_browser
+def test_the_description_fits_a_phone(browser: Browser, service: Service):
+    """/docs with everything opened has nothing to scroll sideways."""
+    page = browser.new_page(viewport={"width": 320, "height": 700})
+    page.goto(f"{service.http}/docs")
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.close()
+
+
 def test_nothing_outside_is_named():
     """The page's files name no other host, and no style or script stands in the HTML, where the policy forbids it."""
     static = Path(__file__).parents[3] / "service" / "http" / "static"
