@@ -116,7 +116,7 @@ class Service:
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
         names = {pid: _name(pid) for pid in sorted(found) if pid in parents}
-        self._seen |= {(pid, _born(pid)) for pid in names}
+        self._seen |= {(pid, born) for pid in names if (born := _born(pid))}  # else it has ended just now
         return names
 
     def engines(self, named: str = "") -> list[int]:

@@ -19,7 +19,7 @@ def test_the_service_does_what_the_document_says(version_factory, start_service,
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
     command += ["--config-file", str(_ROOT / "tests" / "service" / "http" / "schemathesis.toml")]
     command += ["run", f"{running.http}/openapi.json", "--header", f"Authorization: Bearer {_TOKEN}"]
-    command += ["--phases", "coverage,fuzzing", "--max-examples", "3", "--generation-deterministic"]
+    command += ["--phases", "coverage,fuzzing", "--max-examples", "2", "--generation-deterministic"]
     command += ["--continue-on-failure", "--no-color"]
     environment = os.environ | {"PYTHONPATH": str(_ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
