@@ -58,11 +58,6 @@ class Admission:
         """Learns by how much this front's event loop was late for something at a fixed time."""
         self._lag_s += _LAG_WEIGHT * (late_s - self._lag_s)
 
-    @property
-    def _kept_back_s(self) -> float:
-        """For how long a refusal is kept back; 0 while the front is not short of time."""
-        return min(_LONGEST_KEPT_BACK_S, _LAGS_KEPT_BACK * self._lag_s) if self._lag_s > _LEAST_LAG_S else 0.0
-
     def check(self, backlogs: Sequence[Backlog], images: int, *, bulk: bool, timeout_s: float) -> None:
         """Refuses what could not be in time.
 
@@ -108,3 +103,8 @@ class Admission:
                 retry_after_s=wait_s - max(0.0, limit_s),
                 kept_back_s=self._kept_back_s,
             )
+
+    @property
+    def _kept_back_s(self) -> float:
+        """For how long a refusal is kept back; 0 while the front is not short of time."""
+        return min(_LONGEST_KEPT_BACK_S, _LAGS_KEPT_BACK * self._lag_s) if self._lag_s > _LEAST_LAG_S else 0.0

@@ -34,6 +34,7 @@ from service.errors import (
     ImageTooLarge,
     InternalError,
     InvalidRequest,
+    Overloaded,
     PoisonImage,
     UnsupportedFormat,
 )
@@ -241,8 +242,14 @@ class Classifier:
             Overloaded: it could not be answered in time.
         """
         resolved = self._resolve(request, request.model)
-        backlogs = [link.backlog for link in self._accepting(*resolved)]
-        self._admission.check(backlogs, images, bulk=request.bulk, timeout_s=request.timeout_s)
+        try:
+            self._check(resolved, request, images)
+        except Overloaded:
+            # a loop that is busy with refusing has not come to what was answered meanwhile, and engines would run dry
+            heard = [link.hear() for link in self._accepting(*resolved)]
+            if not any(heard):
+                raise
+            self._check(resolved, request, images)
         return resolved
 
     def submit(self, request: Request, done: Callable[[Answer], None]) -> Call:
@@ -296,6 +303,10 @@ class Classifier:
         self._links.clear()
 
     # -- a call's way
+
+    def _check(self, resolved: tuple[str, int], request: Request, images: int) -> None:
+        backlogs = [link.backlog for link in self._accepting(*resolved)]
+        self._admission.check(backlogs, images, bulk=request.bulk, timeout_s=request.timeout_s)
 
     def _start(self, call: Call) -> None:
         call.class_names = self.routes.class_names(call.model, call.version)

@@ -77,16 +77,26 @@ class Link(Generic[T]):
             self._socket.close()
             self.backlog.close()
 
-    def _read(self) -> None:
+    def hear(self) -> bool:
+        """Takes what the engine has said and the loop has not come to yet; whether there was anything."""
+        if self._reading is None:
+            return False
         try:
             chunk = self._socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             chunk = b""
-        if not chunk:
+        if chunk:
+            self._take(chunk)
+        else:
             self._lose()
-            return
+        return True
+
+    def _read(self) -> None:
+        self.hear()
+
+    def _take(self, chunk: bytes) -> None:
         for kind, number, body in self._frames.feed(chunk):
             if kind is Kind.SLOT:
                 self.backlog.use(number)

@@ -392,6 +392,28 @@ def test_admission_is_exact(run) -> None:
     run(scenario, max_queue=4)
 
 
+def test_what_is_answered_makes_room_before_the_loop_has_come_to_it(run) -> None:
+    """A front that is busy with refusing looks for itself, so that an engine that has finished is not left idle."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        for image in (b"a", b"b", b"c", b"d"):
+            bench.submit(image)
+        await _until(lambda: len(engine.jobs) == 4, "sent")
+        engine.answer(max(engine.jobs))
+        bench.submit(b"e")  # without having let the loop read
+        with pytest.raises(Overloaded):
+            bench.submit(b"f")
+        await _until(lambda: len(engine.jobs) == 4, "sent")
+        engine.answer_all()
+        bench.submit(b"g", b"h", b"i", b"j")
+        await _until(lambda: len(engine.jobs) == 4, "sent")
+        engine.answer_all()
+        await bench.answered(6)
+
+    run(scenario, max_queue=4)
+
+
 def test_images_of_an_engine_that_died_are_run_elsewhere(run) -> None:
     """The caller notices nothing; the images are marked to run alone, those that were answered are not run again."""
 

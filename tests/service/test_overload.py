@@ -9,7 +9,7 @@ import pytest
 from benchmarks.arrivals import GrpcSender, HttpSender, Seen, closed_loop, open_loop
 from protos.classifier_pb2 import BULK, ClassifyRequest, Image
 from tests.pictures import plain
-from tests.running import Service, eventually
+from tests.running import Service, eventually, start
 
 _IMAGE = plain("red", size=(1500, 1500))
 _HTTP = {"200", "429", "504"}
@@ -19,8 +19,6 @@ _GRPC = {"OK", "refused", "late"}
 @pytest.fixture(scope="module")
 def hurried(version_factory, tmp_path_factory: pytest.TempPathFactory):
     """One engine, and a target that lets no more than a few of these pictures wait."""
-    from tests.running import start  # noqa: PLC0415 - beside its only use
-
     models: Path = tmp_path_factory.mktemp("hurried") / "models"
     version_factory(models)
     service = start(models, engines=1, engine="openvino/f32", target_p99_ms=1000)
