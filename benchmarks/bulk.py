@@ -2,7 +2,7 @@
 
 Makes a folder of so many links to the photos and classifies it by `python -m service.client --recursive --out`, once
 without interruption, and once killed by SIGKILL at --kills random moments and given again. The limit is what one
-process per core does with the same photos and engine but no service and no client (see benchmarks/serving.py), measured
+process per core does with the same photos and engine but no service and no client (see benchmarks/limit.py), measured
 before and after. Memory is proportional set size (PSS). Ends with 1 when a row is lost, doubled or different, or when
 the memory of the client or of the service grew by more than 5 %.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.footprint import memory_mb
+from benchmarks.limit import Limit
 from benchmarks.running import Running, serving
-from benchmarks.serving import limit
 from service.published import list_versions
 
 _PER_FOLDER: Final = 500
@@ -54,14 +54,15 @@ def _measure(options: argparse.Namespace, folder: Path, photos: Sequence[Path], 
     (name,) = list_versions(options.models)
     version_dir = options.models / name / str(list_versions(options.models)[name][-1])
     sample = [photo.read_bytes() for photo in photos[:: max(1, len(photos) // _LIMIT_PHOTOS)][:_LIMIT_PHOTOS]]
-    limits = [limit(version_dir, sample, _LIMIT_S)]
-    began = time.monotonic()
-    run = _start(folder, address, "whole.csv")
-    early = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images // 10), _memory_mb(service.pid)]
-    late = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images * 95 // 100), _memory_mb(service.pid)]
-    code = run.wait()
-    took_s = time.monotonic() - began
-    limits.append(limit(version_dir, sample, _LIMIT_S))
+    with Limit(version_dir, sample) as limit:
+        limits = [limit.images_per_s(_LIMIT_S)]
+        began = time.monotonic()
+        run = _start(folder, address, "whole.csv")
+        early = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images // 10), _memory_mb(service.pid)]
+        late = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images * 95 // 100), _memory_mb(service.pid)]
+        code = run.wait()
+        took_s = time.monotonic() - began
+        limits.append(limit.images_per_s(_LIMIT_S))
     for at in sorted(random.Random(0).sample(range(images // 20, images * 19 // 20), kills)):
         run = _start(folder, address, "resumed.csv")
         _memory_when(run, lambda at=at: _rows(folder / "resumed.csv") >= at)  # type: ignore[misc]
