@@ -135,7 +135,9 @@ def _disturb(options: argparse.Namespace, models: Path, service: Running, client
     url = service.http
     _until(lambda: clients.answers > 50 * options.clients, "warm")
     before = sum(memory_mb(service.pid).values())
-    live, loads, rollbacks = 1, [], []
+    live = 1
+    loads: list[float] = []
+    rollbacks: list[float] = []
     for number in range(max(options.switches, options.kills)):
         if number < options.switches:
             back = number % 2 == 1
