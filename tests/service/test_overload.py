@@ -52,3 +52,12 @@ def test_nobody_is_lost(hurried: Service) -> None:
     assert hurried.classify(_IMAGE).json["results"][0]["label"] == "red"
     assert Counter(hurried.processes().values())["graft engine pets/1"] == 1
     assert b"graft_engine_restarts_total 0.0" in hurried.get("/metrics").body
+
+
+def test_what_processes_write_to_in_memory_is_reserved_on_the_disk(hurried: Service) -> None:
+    """Writing into a hole of a mapped file ends a process on a full disk: no file of a front or an engine has one."""
+    mapped = [*hurried.run_dir.glob("*/metrics/*.db"), *hurried.run_dir.glob("*/*.backlog")]
+    assert {path.suffix for path in mapped} == {".db", ".backlog"}
+    for path in mapped:
+        status = path.stat()
+        assert status.st_blocks * 512 >= status.st_size, path.name
