@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from service.settings import LOCAL_ENGINES
-from training.settings import PRECISIONS, STRATEGIES
+from training.settings import PRECISIONS, STRATEGIES, Settings
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_budget(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--time-budget",
         type=Number(1.0, 1e7),
-        default=120.0,
+        default=Settings.time_budget,
         metavar="SECONDS",
         help="that auto may spend on deciding and training, from the features on; a linear head is always fitted",
     )
