@@ -25,7 +25,7 @@ ORDER: Final = ("linear", "svm", "multilayer", FINE_TUNED)
 LARGE: Final = 1000
 """Training images per class from which data count as large: there fine-tuning seldom overfits."""
 
-_FEWEST_TO_LEARN: Final = 50
+_FEWEST_TO_LEARN: Final = 20
 _FEWEST_TO_JUDGE: Final = 20
 _MOST_REMOVED: Final = 0.5
 _MATTERS: Final = 0.005
