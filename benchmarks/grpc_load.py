@@ -24,6 +24,7 @@ _SMALLEST_ANSWER_BYTES: Final = 5
 """What stands in front of every message: a message that is there is longer."""
 _HEADER_BYTES: Final = 9
 _RECEIVE_BYTES: Final = 1 << 16
+_SEND_BUFFER_BYTES: Final = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Connection:
         host, _, port = target.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # a message of tensors fits, or all connections would wait while one of them writes
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         grown = _frame(_WINDOW_UPDATE, 0, 0, struct.pack("!I", _LARGEST_WINDOW - _DEFAULT_WINDOW))
         self.socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0) + grown)
         self._head = head

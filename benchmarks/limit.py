@@ -53,7 +53,7 @@ class Limit:
             process = context.Process(target=_work, args=(version_dir, images, core, theirs), daemon=True)
             process.start()
             self._processes.append(process)
-            self._connections.append(ours)  # type: ignore[arg-type]  # pipes are typed by neither end
+            self._connections.append(ours)
         for connection in self._connections:
             connection.recv()
 

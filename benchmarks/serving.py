@@ -75,6 +75,7 @@ class Row:
         pss_mb: proportional set size of all its processes.
         limit: images per second, mean of before and after; 0 for none.
         alone_ms: one image in-process, decoded and run, on an idle machine; 0 where it was not taken.
+        stolen: share of the machine's time that its host gave to others meanwhile, the limit's included.
     """
 
     table: str
@@ -88,6 +89,7 @@ class Row:
     pss_mb: float
     limit: float = 0.0
     alone_ms: float = 0.0
+    stolen: float = 0.0
 
 
 class Bench:
@@ -126,15 +128,17 @@ class Bench:
         with serving(models, _FLAGS) as service:
             for connections in (1, 32):
                 for what, run in _protocols(name, version.spec.side_px, service, connections, self._photos[0]):
-                    self._measure(Case(_PROTOCOLS, what, connections, 1, run, None), service, None)
+                    self._measure(Case(_PROTOCOLS, what, connections, 1, run, None), service, None, self._seconds // 2)
 
     def rival(self, name: str, engine: str, models: Path) -> None:
         """One other server, between two measurements of our limit."""
         _, version = _only(models)
         with Limit(version.path, self._photos) as limit:
+            machine = _machine_s()
             before = limit.images_per_s(_LIMIT_S)
             seen = rivals.measure(name, engine, self._seconds)
             mean = (before + limit.images_per_s(_LIMIT_S)) / 2
+            stolen = _stolen(machine)
         for one in seen:
             table = f"Others, {'OpenVINO' if one.engine == 'openvino' else 'TensorFlow'}"
             self._keep(
@@ -149,6 +153,7 @@ class Bench:
                     one.cpu_ms,
                     one.pss_mb,
                     mean,
+                    stolen=stolen,
                 )
             )
 
@@ -203,15 +208,18 @@ class Bench:
                 inference,
             )
 
-    def _measure(self, case: Case, service: Running, limit: Limit | None) -> None:
+    def _measure(self, case: Case, service: Running, limit: Limit | None, seconds: int = 0) -> None:
+        seconds = seconds or self._seconds
         case.run(_WARM_S)
+        machine = _machine_s()
         before = case.limit() if case.limit else 0.0
         cpu = _cpu_s(service.pid)
-        seen = case.run(self._seconds)
-        images = max(1.0, seen.per_s * self._seconds * case.images)
+        seen = case.run(seconds)
+        images = max(1.0, seen.per_s * seconds * case.images)
         cpu_ms = 1e3 * (_cpu_s(service.pid) - cpu) / images
         pss_mb = sum(memory_mb(service.pid).values())
         mean = (before + case.limit()) / 2 if case.limit else 0.0
+        stolen = _stolen(machine)
         alone = limit.one_ms(_LIMIT_S) if limit and case.connections == 1 else 0.0
         self._keep(
             Row(
@@ -226,6 +234,7 @@ class Bench:
                 pss_mb,
                 mean,
                 alone,
+                stolen,
             )
         )
 
@@ -233,7 +242,7 @@ class Bench:
         of = f" = {row.per_s / row.limit:.2f} of the limit" if row.limit else ""
         sys.stderr.write(
             f"{time.strftime('%H:%M:%S')} {row.table}: {row.what}, {row.connections}: {row.per_s:.0f} images/s{of}, "
-            f"p50 {row.p50_ms:.1f} ms, errors {row.errors}\n"
+            f"p50 {row.p50_ms:.1f} ms, errors {row.errors}, stolen {row.stolen:.2f}\n"
         )
         with self._told.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
@@ -252,10 +261,12 @@ def main() -> None:
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with JPEGs, searched in depth")
     parser.add_argument("--larger", type=Path, help="models directory with one larger model")
     parser.add_argument("--null", type=Path, help="models directory with the null model (benchmarks/null_model.py)")
-    parser.add_argument("--seconds", type=int, default=6, help="of each measurement (default: 6)")
+    parser.add_argument("--seconds", type=int, default=4, help="of each measurement (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="of everything (default: 3)")
+    parser.add_argument("--rival-rounds", type=int, default=1, help="of other servers, of which each row is long (1)")
     parser.add_argument("--told", type=Path, default=Path("var/bench/serving.jsonl"), help="file to keep numbers in")
     parser.add_argument("--tell-only", action="store_true", help="measure nothing, write the page of what was kept")
+    parser.add_argument("--note", default="", help="a sentence for the page, such as what disturbed the run")
     parser.add_argument("--out", type=Path, help="Markdown file to write the page to")
     asked = parser.parse_args()
     if not asked.tell_only:
@@ -265,8 +276,10 @@ def main() -> None:
         for number in range(asked.rounds):
             sys.stderr.write(f"round {number + 1} of {asked.rounds}\n")
             _round(bench, asked.models, asked.larger, asked.null)
+            if number < asked.rival_rounds:
+                _rivals(bench, asked.models)
     rows = [Row(**json.loads(line)) for line in asked.told.read_text(encoding="utf-8").splitlines()]
-    written = page(rows, read_version(_only(asked.models)[1].path))
+    written = page(rows, read_version(_only(asked.models)[1].path), asked.note)
     sys.stdout.write(written)
     if asked.out:
         asked.out.write_text(written, encoding="utf-8")
@@ -281,6 +294,9 @@ def _round(bench: Bench, models: Path, larger: Path | None, null: Path | None) -
     if null:
         with _going_on():
             bench.protocols(null)
+
+
+def _rivals(bench: Bench, models: Path) -> None:
     for name, engine in rivals.SERVERS:
         if rivals.there(name):
             with _going_on():
@@ -346,6 +362,17 @@ def _only(models: Path) -> tuple[str, Version]:
     """The one model of a models directory, and its latest version."""
     (name,) = sorted(folder.name for folder in models.iterdir() if folder.is_dir())
     return name, read_version(models / name / str(max(list_versions(models)[name])))
+
+
+def _machine_s() -> tuple[float, float]:
+    """Seconds of all cores since the start, and those of them that the host gave to others."""
+    ticks = [int(one) for one in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    return sum(ticks), ticks[7]
+
+
+def _stolen(since: tuple[float, float]) -> float:
+    now = _machine_s()
+    return (now[1] - since[1]) / max(1.0, now[0] - since[0])
 
 
 def _cpu_s(supervisor: int) -> float:

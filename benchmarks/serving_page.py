@@ -15,6 +15,7 @@ from service.version import Version
 if TYPE_CHECKING:
     from benchmarks.serving import Row
 
+_STOLEN: Final = 0.1
 _HEAD: Final = (
     "The limit is what the machine does without any service: one process per core, each on its own core, decodes four",
     "images at a time and runs them, by the service's own decode and engine. The load generator runs on the same cores",
@@ -43,12 +44,13 @@ _INTRODUCTIONS: Final = {
 }
 
 
-def page(rows: "Sequence[Row]", version: Version) -> str:
+def page(rows: "Sequence[Row]", version: Version, note: str = "") -> str:
     """The whole page.
 
     Args:
         rows: of all rounds.
         version: the model of most of them.
+        note: what else the reader must know.
     """
     tables: dict[str, dict[tuple[str, int], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -59,10 +61,19 @@ def page(rows: "Sequence[Row]", version: Version) -> str:
         "# Benchmarks of serving",
         "",
         f"Written by `make bench` on {time.strftime('%Y-%m-%d')}: {_machine()}. {manifest.recipe.backbone} at "
-        f"{manifest.image.side_px} px; the answer cache is off; {rounds} rounds.",
+        f"{manifest.image.side_px} px; the answer cache is off; rounds: {rounds}.",
         "",
         *_HEAD,
     ]
+    stolen = [row.stolen for row in rows]
+    if any(stolen):
+        lines += [
+            "",
+            "The machine is virtual: while a row was measured its host gave to others (`steal` in /proc/stat)",
+            f"{statistics.median(stolen):.0%} of its time (median; at most {max(stolen):.0%}). Of a row's rounds those",
+            f"count in which that was at most {_STOLEN:.0%}, or else the best.",
+        ]
+    lines += ["", note] if note else []
     for name, table in tables.items():
         lines += ["", f"## {name}", "", *_INTRODUCTIONS[name], ""]
         lines += _table(table)
@@ -78,13 +89,14 @@ def _table(table: "dict[tuple[str, int], list[Row]]") -> list[str]:
     if not alone:
         heads.remove("alone ms")
     lines = [f"| {' | '.join(heads)} |", f"|---|{'--:|' * (len(heads) - 1)}"]
-    for (what, connections), rows in table.items():
+    for (what, connections), measured in table.items():
+        least = max(_STOLEN, min(row.stolen for row in measured))
+        rows = [row for row in measured if row.stolen <= least]
         cells = [what, str(connections or "any"), _median(rows, lambda row: row.per_s, 0)]
         if limited:
             shares = [row.per_s / row.limit for row in rows if row.limit]
-            cells.append(f"{statistics.median(shares):.2f} ({min(shares):.2f}-{max(shares):.2f})")
-            limits = [row.limit for row in rows]
-            cells.append(f"{statistics.median(limits):.0f} ({min(limits):.0f}-{max(limits):.0f})")
+            cells.append(_ranged(shares, 2))
+            cells.append(_ranged([row.limit for row in rows], 0))
         cells.append(_median(rows, lambda row: row.p50_ms, 2))
         if alone:
             cells.append(_median(rows, lambda row: row.alone_ms, 2) if rows[0].alone_ms else "")
@@ -100,6 +112,11 @@ def _table(table: "dict[tuple[str, int], list[Row]]") -> list[str]:
 
 def _median(rows: "Sequence[Row]", of: "Callable[[Row], float]", digits: int) -> str:
     return f"{statistics.median(map(of, rows)):.{digits}f}"
+
+
+def _ranged(numbers: "Sequence[float]", digits: int) -> str:
+    median = f"{statistics.median(numbers):.{digits}f}"
+    return median if len(numbers) == 1 else f"{median} ({min(numbers):.{digits}f}-{max(numbers):.{digits}f})"
 
 
 def _machine() -> str:

@@ -13,6 +13,7 @@ from service.wire import FrameReader, Kind
 
 T = TypeVar("T")
 _RECEIVE_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 22
 
 
 class Link(Generic[T]):
@@ -53,6 +54,8 @@ class Link(Generic[T]):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.setblocking(False)
+            # as much as the host allows: what does not fit makes the front wait and wake for every piece
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
             self._socket.connect(path)
         except OSError:
             self._socket.close()

@@ -49,6 +49,10 @@ def main() -> int:
     configure_log(options.log_level, options.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then drains us
 
+    # OpenVINO's package imports its converter, which we must not use (it sends telemetry) and which takes half of the
+    # import's time; without it the import goes on, as it does where the converter is not installed.
+    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]  # None: it is not to be imported
+
     # Before any runtime loads: OpenVINO with one thread pins itself to the first core that it may use.
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})

@@ -332,6 +332,20 @@ def test_bulk_waits_for_everybody_else(engine: _Engine) -> None:
     assert reds == [[0], [6, 7, 8, 9], [10], [1, 2, 3, 4], [5]]
 
 
+def test_an_interactive_job_is_seen_behind_much_bulk(engine: _Engine) -> None:
+    """Whatever lies in the socket is read before a batch is taken, so bulk that came before delays nobody."""
+    front = engine.front()
+    front.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    engine.hold(front)
+    for number in range(1, 6):
+        front.ask(number, _image(number) + bytes(30_000), flags=BULK)
+    front.ask(6, _image(6))
+    engine.release()
+    front.hear(7)
+    reds = [[red for red, _, _ in batch] for batch in engine.runtime.batches]
+    assert reds == [[0], [6], [1, 2, 3, 4], [5]]
+
+
 def test_the_backlog_says_what_an_image_costs_and_forgets_a_front_that_left(start_engine) -> None:
     """A front is given a slot, what it counts there is seen by all, and its end clears it."""
     engine = start_engine()
