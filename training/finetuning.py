@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training import activations, backbones, gradient, learning_rates, linear, pixels
+from training import activations, backbones, gradient, learning_rates, linear, pixels, plan
 from training.augmentation import Augmentation
 from training.backbones import Backbone
 from training.errors import SettingError
@@ -24,7 +24,9 @@ from training.task import Task, Trained
 _EPOCHS: Final = 12
 _FEWEST_STEPS: Final = 200
 _MOST_EPOCHS: Final = 40
-_LEARNING_RATE: Final = {"partial": 1e-3, "full": 3e-4}
+_LEARNING_RATES: Final = {"partial": (1e-4, 1e-3), "full": (3e-5, 3e-4)}
+_WORTH: Final = 10.0
+"""The highest rate is for features on which a head makes a tenth of the mistakes of guessing, or more."""
 _SMOOTHING: Final = 0.1
 
 
@@ -44,10 +46,10 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
     """
     gradient.require_validation(task, settings)
     with phases.phase("fitting the head"):
-        head = _linear_head(task, features)
+        head, left = _linear_head(task, features)
     _hold_batch_norm(backbone.network)
     whole = _whole(backbone, head)
-    recipe = _recipe(task, backbone, settings)
+    recipe = _recipe(task, backbone, settings, left)
     if settings.strategy == "full":
         decoded = pixels.loader(task.pick(task.split.train + task.split.validation), task.spec)
         return gradient.train(task, settings, phases, recipe, model=whole, whole=whole, head=head, load=decoded)
@@ -68,9 +70,17 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
         )
 
 
-def _recipe(task: Task, backbone: Backbone, settings: Settings) -> Recipe:
-    """A high rate, warmed up to and annealed: the first epochs are worse than the head alone, the last ones better."""
-    learning_rate = settings.learning_rate or _LEARNING_RATE[settings.strategy]
+def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: float) -> Recipe:
+    """A rate that is warmed up to and annealed, the higher the less the frozen features are worth.
+
+    Args:
+        task: what to learn.
+        backbone: what is trained.
+        settings: how.
+        mistakes_left: by the head alone, see plan.
+    """
+    least, most = _LEARNING_RATES[settings.strategy]
+    learning_rate = settings.learning_rate or min(most, max(least, _WORTH * most * mistakes_left))
     full = settings.strategy == "full"
     shares = learning_rates.shares(backbone.network) if full else {}
     steps = -(-len(task.split.train) // settings.batch_size)
@@ -86,15 +96,16 @@ def _recipe(task: Task, backbone: Backbone, settings: Settings) -> Recipe:
     )
 
 
-def _linear_head(task: Task, features: NDArray[np.float32]) -> Any:  # noqa: ANN401 - keras is untyped
-    """A Dense layer that returns the logits of `linear`, fitted to the train split alone."""
+def _linear_head(task: Task, features: NDArray[np.float32]) -> tuple[Any, float]:
+    """A Dense layer that returns the logits of `linear`, fitted to the train split alone, and its `mistakes_left`."""
     count = len(task.split.train)
-    groups = [task.groups[position] for position in task.split.train]
-    fitted = linear.fit(features[:count], task.labels[list(task.split.train)], groups, task.classes, seed=task.seed)
+    groups, labels = [task.groups[position] for position in task.split.train], task.labels[list(task.split.train)]
+    fitted = linear.fit(features[:count], labels, groups, task.classes, seed=task.seed)
     head = keras.layers.Dense(task.classes, name="head")
     head.build((None, features.shape[1]))
     head.set_weights([fitted.kernel, fitted.bias])
-    return head
+    accuracy = float(np.mean(fitted.scores.argmax(axis=1) == labels))
+    return head, plan.mistakes_left(accuracy, labels)
 
 
 def _hold_batch_norm(network: Any) -> None:  # noqa: ANN401 - keras is untyped

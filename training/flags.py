@@ -118,8 +118,9 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
         type=Number(0.0, 10.0),
         default=argparse.SUPPRESS,
         metavar="RATE",
-        help="highest, of Adam (default: 1e-3 for partial and scratch, 3e-4 for full); partial and full warm up to it "
-        "and cool down, full trains earlier blocks at less of it",
+        help="highest, of Adam (default: 1e-4 to 1e-3 for partial and 3e-5 to 3e-4 for full, the higher the less the "
+        "frozen features are worth, 1e-3 for scratch); partial and full warm up to it and cool down, full trains "
+        "earlier blocks at less of it",
     )
     group.add_argument(
         "--precision",

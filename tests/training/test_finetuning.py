@@ -57,7 +57,7 @@ def _train(task: Task, settings: Settings) -> Run:
     computed = features.compute(used, prepared.backbone, task.spec, settings.cache)
     with pytest.MonkeyPatch.context() as patch:
         # A fitted head leaves nothing to learn on so few images, and then nothing moves.
-        patch.setattr(finetuning, "_linear_head", lambda *_: keras.layers.Dense(3, name="head"))
+        patch.setattr(finetuning, "_linear_head", lambda *_: (keras.layers.Dense(3, name="head"), 1.0))
         trained = finetuning.train(task, prepared.backbone, computed, settings, Phases(Console(quiet=True)))
     return Run(trained, prepared.backbone, before, settings.cache)
 
@@ -115,6 +115,17 @@ def test_best_weights_are_kept(task: Task, tmp_path: Path):
     run = _train(task, _settings(tmp_path, "partial", unfreeze=1, learning_rate=1e9))
     assert min(run.trained.epochs, key=lambda epoch: epoch.validation_loss).number == 0
     assert not _moved(run)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "left", "rate"),
+    [("partial", 0.0, 1e-4), ("partial", 0.05, 5e-4), ("partial", 1.0, 1e-3), ("full", 0.0, 3e-5), ("full", 0.5, 3e-4)],
+)
+def test_the_worse_the_features_the_higher_the_rate(partial: Run, task: Task, strategy: str, left: float, rate: float):
+    """By the mistakes that the head alone makes; a rate that was asked for is taken as it is."""
+    for asked, expected in ((None, rate), (0.5, 0.5)):
+        settings = _settings(partial.cache, strategy, learning_rate=asked)
+        assert finetuning._recipe(task, partial.backbone, settings, left).learning_rate == pytest.approx(expected)
 
 
 def test_full_trains_everything(task: Task, tmp_path: Path):
