@@ -24,12 +24,10 @@ class Placement:
     Attributes:
         devices: TensorFlow's names; empty for wherever it puts one model.
         precision: "float32" or "bfloat16".
-        xla: whether training steps are compiled by XLA.
     """
 
     devices: tuple[str, ...] = ()
     precision: str = "float32"
-    xla: bool = False
 
     @property
     def replicas(self) -> int:
@@ -45,9 +43,7 @@ class Placement:
 def place(precision: str) -> Placement:
     """What this host's GPUs are good for.
 
-    All GPUs that TensorFlow sees are used (`CUDA_VISIBLE_DEVICES` chooses). XLA compiles for one GPU: on CPUs it is
-    slow (MobileNetV2 runs at 5 images/s with it and at 79 without, batch 32, two cores), and the exchange of gradients
-    between several cannot be compiled.
+    All GPUs that TensorFlow sees are used; `CUDA_VISIBLE_DEVICES` chooses.
 
     Args:
         precision: "float32", "bfloat16", or "auto": bfloat16 where every GPU computes in it, float32 elsewhere.
@@ -57,7 +53,7 @@ def place(precision: str) -> Placement:
         capable = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in found]
         precision = "bfloat16" if found and min(capable) >= _AMPERE else "float32"
     several = tuple(gpu.name for gpu in tf.config.list_logical_devices("GPU")) if len(found) > 1 else ()
-    return Placement(several, precision, xla=len(found) == 1)
+    return Placement(several, precision)
 
 
 class Twin:

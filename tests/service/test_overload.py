@@ -14,6 +14,8 @@ from tests.running import Service, eventually, start
 _IMAGE = plain("red", size=(1500, 1500))
 _HTTP = {"200", "429", "504"}
 _GRPC = {"OK", "refused", "late"}
+_MOST_ROUNDS = 10
+"""On a machine that is slow just now two seconds may be over before the first answer."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,12 @@ async def _overload(service: Service) -> tuple[Seen, Seen, Seen]:
 
 def test_nobody_is_lost(hurried: Service) -> None:
     """Every request has one of three outcomes, some of each protocol's are answers, and then all is as before."""
-    http, arrivals, bulk = (seen.codes for seen in asyncio.run(_overload(hurried)))
+    http, arrivals, bulk = Counter[str](), Counter[str](), Counter[str]()
+    for _ in range(_MOST_ROUNDS):
+        for codes, seen in zip((http, arrivals, bulk), asyncio.run(_overload(hurried)), strict=True):
+            codes.update(seen.codes)
+        if http["200"] and arrivals["OK"] + bulk["OK"]:
+            break
     assert (set(http) | set(arrivals) | set(bulk)) <= _HTTP | _GRPC
     assert http["200"] > 0
     assert http["429"] > http["200"]

@@ -91,34 +91,12 @@ def test_mixed_precision_leaves_a_float32_model():
     assert curve != plain
 
 
-def test_xla_trains_the_same():
-    """Compiled steps give the uncompiled ones' curve but for rounding."""
-    xla, plain = _fit(_model(), Placement(xla=True)), _fit(_model(), Placement())
-    assert xla[-1].validation_loss == pytest.approx(plain[-1].validation_loss, rel=1e-2)
-
-
-class _NotForXla(keras.layers.Layer):
-    """An operation that XLA cannot compile."""
-
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        tf.strings.as_string(x)
-        return x + 0 * tf.strings.to_number(tf.strings.as_string(tf.stop_gradient(x)))
-
-
-def test_what_xla_cannot_compile_is_trained_without():
-    """A line says so, and the training is the one without XLA."""
-    said = io.StringIO()
-    curve = _fit(_model(_NotForXla()), Placement(xla=True), said)
-    assert "XLA cannot compile this network" in said.getvalue()
-    assert curve == _fit(_model(_NotForXla()), Placement())
-
-
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
     [
         ([], Placement()),
-        ([(7, 5)], Placement(xla=True)),
-        ([(9, 0)], Placement((), "bfloat16", xla=True)),
+        ([(7, 5)], Placement()),
+        ([(9, 0)], Placement((), "bfloat16")),
         ([(9, 0), (8, 0)], Placement(("GPU:0", "GPU:1"), "bfloat16")),
         ([(9, 0), (7, 5)], Placement(("GPU:0", "GPU:1"), "float32")),
     ],
@@ -126,7 +104,7 @@ def test_what_xla_cannot_compile_is_trained_without():
 def test_the_hosts_gpus_decide(
     capabilities: list[tuple[int, int]], expected: Placement, monkeypatch: pytest.MonkeyPatch
 ):
-    """None: as it was. One: XLA, and bfloat16 from Ampere on. Several: all of them, in what all of them can."""
+    """None: as it was. One: bfloat16 from Ampere on. Several: all of them, in what all of them can."""
     gpus = [tf.config.PhysicalDevice(f"GPU:{number}", "GPU") for number in range(len(capabilities))]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind: gpus)
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda _kind: gpus)
