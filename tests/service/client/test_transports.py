@@ -327,7 +327,7 @@ def test_the_service_is_told_deadline_and_priority(refusing_http, refusing_grpc,
     assert "X-Request-Priority" not in state.heard
     address, state = refusing_grpc
     connect("grpc", address, timeout_s=7).classify([("a", b"a")], bulk=True)
-    assert 6 < float(state.heard["remaining"]) <= 7
+    assert 6 < float(state.heard["remaining"]) <= 7.1  # gRPC rounds a timeout up on the wire
     assert state.heard["priority"] == str(BULK)
     connect("grpc", address).classify([("a", b"a")])
     assert state.heard["priority"] == str(INTERACTIVE)
