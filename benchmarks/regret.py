@@ -26,7 +26,7 @@ from rich.table import Table
 
 from training.settings import STRATEGIES, Settings
 
-_SIZES: Final = (10, 25, 100, None)
+_SIZES: Final = (10, 25, 100, 0)
 _TEST: Final = 0.3
 _OTHERS: Final = tuple(name for name in STRATEGIES if name != "auto")
 
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path, help="folders of class folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--sizes", type=int, nargs="+", default=_SIZES, help="per class, 0 for all (10 25 100 0)")
     parser.add_argument("--again", nargs="*", default=[], choices=STRATEGIES, help="measure these anew")
     parser.add_argument("--time-budget", type=float, default=Settings.time_budget, help="of auto, seconds")
     asked = parser.parse_args()
@@ -44,7 +45,7 @@ def main() -> None:
     kept = asked.out / "results.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     rows = [row for row in rows if row["strategy"] not in asked.again]
-    cells = [(data, size, seed) for seed in asked.seeds for size in _SIZES for data in asked.data]
+    cells = [(data, size, seed) for seed in asked.seeds for size in asked.sizes for data in asked.data]
     for data, size, seed in cells:
         listing = asked.out / f"{data.name}-{size or 'all'}-{seed}.csv"
         if not listing.exists():
@@ -58,7 +59,7 @@ def main() -> None:
     _tell(rows, [f"{data.name}-{size or 'all'}-{seed}" for data, size, seed in cells])
 
 
-def _write_listing(data: Path, size: int | None, seed: int, listing: Path) -> None:
+def _write_listing(data: Path, size: int, seed: int, listing: Path) -> None:
     from training import dataset, duplicates  # noqa: PLC0415 - the processes that train do not need these here
 
     with tempfile.TemporaryDirectory() as cache:
@@ -74,7 +75,7 @@ def _write_listing(data: Path, size: int | None, seed: int, listing: Path) -> No
         writer.writerow(("path", "label", "split"))
         for label, members in by_class.items():
             tested = round(_TEST * len(members))
-            for at, image in enumerate(members[: None if size is None else tested + size]):
+            for at, image in enumerate(members[: tested + size if size else None]):
                 writer.writerow((image.path.absolute(), label, "test" if at < tested else ""))
 
 

@@ -26,7 +26,7 @@ from training.checkpoint import Checkpoint, State
 from training.progress import Phases
 from training.settings import Settings
 from training.split import Split
-from training.task import Epoch, Task
+from training.task import Epoch, Task, kept
 from training.twin import Placement
 
 _EPOCHS = 4
@@ -103,7 +103,7 @@ def _train(build: object, placement: Placement, interrupt: int = -1) -> list[lis
             with contextlib.suppress(KeyboardInterrupt):
                 fit(interrupt)
         curve, model = fit(-1)
-        best = min(curve, key=lambda epoch: epoch.validation_loss)
+        best = kept(curve)
         # The model that came back, on one device, is that of the best epoch.
         logits = model(pixels[23:], training=False).numpy()
         accuracy = float(np.mean(logits.argmax(axis=1) == labels[23:]))

@@ -24,13 +24,18 @@ def softmax(logits: Logits) -> Logits:
 
 def log_loss(logits: Logits, labels: Labels) -> float:
     """Mean negative log-likelihood, in nats."""
+    return float(np.mean(log_losses(logits, labels)))
+
+
+def log_losses(logits: Logits, labels: Labels) -> Logits:
+    """Negative log-likelihood of each image, in nats: [N]."""
     losses = np.empty(len(labels), logits.dtype)
     for start in range(0, len(labels), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         shifted = logits[some] - logits[some].max(axis=1, keepdims=True)
         normaliser = np.log(np.exp(shifted).sum(axis=1))
         losses[some] = normaliser - shifted[np.arange(len(shifted)), labels[some]]
-    return float(np.mean(losses))
+    return losses
 
 
 def temperature(logits: Logits, labels: Labels) -> float:

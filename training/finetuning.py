@@ -28,6 +28,7 @@ _LEARNING_RATES: Final = {"partial": (1e-4, 1e-3), "full": (3e-5, 3e-4)}
 _WORTH: Final = 10.0
 """The highest rate is for features on which a head makes a tenth of the mistakes of guessing, or more."""
 _SMOOTHING: Final = 0.1
+_MARGIN: Final = 1.0
 
 
 def train(task: Task, backbone: Backbone, features: NDArray[np.float32], settings: Settings, phases: Phases) -> Trained:
@@ -91,6 +92,7 @@ def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: f
         optimizer=lambda model: learning_rates.optimizer(model, shares),
         augmentation=Augmentation(settings.flip) if full else None,
         smoothing=_SMOOTHING,
+        margin=_MARGIN,
         described={"schedule": "warm-up, cosine"} | ({"rate_per_block": f"{learning_rates.DECAY:g}"} if full else {}),
         starts_from={"weights of the backbone": backbone.sha256},
     )

@@ -21,7 +21,7 @@ from training.learning_rates import Schedule
 from training.progress import Advance, Phases
 from training.scalars import Scalars
 from training.settings import Settings
-from training.task import Epoch, Task, Trained
+from training.task import Epoch, Task, Trained, kept
 from training.twin import Placement, Twin, place
 
 _BALANCED: Final = 1.5
@@ -39,6 +39,7 @@ class Recipe:
         patience: epochs without improvement before it stops; None where a schedule must come to its end.
         augmentation: of each picture in each epoch, or None.
         smoothing: share of the target that is spread over all classes.
+        margin: standard errors of the validation loss by which an epoch has to beat what the model came with.
         described: what else the manifest's hyperparameters say.
         starts_from: what the model starts from, by name; a checkpoint of another start is not used.
     """
@@ -50,6 +51,7 @@ class Recipe:
     patience: int | None = None
     augmentation: Augmentation | None = None
     smoothing: float = 0.0
+    margin: float = 0.0
     described: dict[str, str] = field(default_factory=dict)
     starts_from: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,6 +107,7 @@ def train(
         schedule=recipe.schedule,
         optimizer=recipe.optimizer,
         patience=recipe.patience,
+        margin=recipe.margin,
         checkpoint=Checkpoint(task, settings, phases.console, {**recipe.starts_from, **placement.describe()}),
         placement=placement,
         tensorboard=settings.tensorboard,
@@ -150,15 +153,16 @@ def fit(
     optimizer: Callable[[Any], Any],
     checkpoint: Checkpoint,
     patience: int | None = None,
+    margin: float = 0.0,
     placement: Placement = Placement(),  # noqa: B008 - frozen
     tensorboard: Path | None = None,
 ) -> list[Epoch]:
     """Trains to the end, or until validation no longer improves, and leaves the model with its best weights.
 
-    The weights that it came with count: when no epoch beats them on validation loss, they are what it keeps. That is
-    the loss after temperature scaling, as in what is exported: by the plain one an epoch that is more often right, and
-    too sure of it, would lose. Goes on from the checkpoint where there is one, and ends as if it had never been
-    interrupted. Where there is a deadline the schedule comes to its end by then. Validation is always of the
+    The weights that it came with count: when no epoch beats them on validation loss by the margin, they are what it
+    keeps. That is the loss after temperature scaling, as in what is exported: by the plain one an epoch that is more
+    often right, and too sure of it, would lose. Goes on from the checkpoint where there is one, and ends as if it had
+    never been interrupted. Where there is a deadline the schedule comes to its end by then. Validation is always of the
     model itself, in float32 on one device, wherever and however it is trained: of what will be exported.
 
     Args:
@@ -171,6 +175,7 @@ def fit(
         optimizer: makes one for a model.
         checkpoint: what an interrupted run has left; replaced after each epoch.
         patience: epochs without improvement before it stops; None for never.
+        margin: see Recipe.
         placement: where and in what precision gradients are computed.
         tensorboard: folder for TensorBoard's logs; None for no such.
 
@@ -183,9 +188,10 @@ def fit(
         twin.model.optimizer.build(twin.model.trainable_variables)
     with phases.phase("training") as advance, Scalars(tensorboard) as scalars:
         progress = _Progress(twin, phases, advance, scalars, schedule, steps=epochs * len(train), patience=patience)
+        judge = _Judge(infer(validation), validation.labels, margin)
         saved = checkpoint.load(progress.state())
         if saved is None:
-            progress.add(Epoch(0, None, *_judge(infer(validation), validation.labels)))
+            progress.add(judge.start)
         else:
             progress.go_on(saved)
         while not progress.finished:
@@ -194,7 +200,7 @@ def fit(
             train.start(epoch)
             loss, accuracy = _one_epoch(twin, train, progress)
             twin.give_back()
-            progress.add(Epoch(epoch + 1, loss, *_judge(infer(validation), validation.labels), accuracy))
+            progress.add(judge.epoch(epoch + 1, infer(validation), loss, accuracy))
             checkpoint.save(progress.state())
         model.set_weights(progress.best_weights)
     return progress.epochs
@@ -240,12 +246,40 @@ def _inference(model: Any) -> Callable[[Batches], Logits]:  # noqa: ANN401 - ker
     return lambda batches: np.concatenate([run(batches[number][0]).numpy() for number in range(len(batches))])
 
 
-def _judge(logits: Logits, labels: Labels) -> tuple[float, float]:
-    """Log-loss after temperature scaling, and accuracy; infinite where the logits are numbers that are none."""
-    accuracy = float(np.mean(logits.argmax(axis=1) == labels))
-    if not np.isfinite(logits).all():
-        return math.inf, accuracy
-    return calibration.log_loss(logits / calibration.temperature(logits, labels), labels), accuracy
+class _Judge:
+    """Compares epochs with what the model came with, image by image.
+
+    Args:
+        logits: of what it came with, on the validation images.
+        labels: of these.
+        margin: see Recipe.
+    """
+
+    def __init__(self, logits: Logits, labels: Labels, margin: float) -> None:
+        self._labels, self._margin = labels, margin
+        self._before = self._losses(logits)
+        self.start = Epoch(0, None, float(self._before.mean()), self._accuracy(logits))
+
+    def epoch(self, number: int, logits: Logits, train_loss: float, train_accuracy: float) -> Epoch:
+        """One that is over, and whether it beats the start."""
+        after = self._losses(logits)
+        beats = bool(np.isfinite(after).all()) and self._beats_start(after)
+        return Epoch(number, train_loss, float(after.mean()), self._accuracy(logits), train_accuracy, beats)
+
+    def _beats_start(self, after: Logits) -> bool:
+        gains = self._before - after
+        if not self._margin or len(gains) < 2:
+            return float(gains.mean()) > 0
+        return float(gains.mean()) > self._margin * float(gains.std(ddof=1)) / math.sqrt(len(gains))
+
+    def _losses(self, logits: Logits) -> Logits:
+        """In nats, [N], after temperature scaling; infinite where the logits are numbers that are none."""
+        if not np.isfinite(logits).all():
+            return np.full(len(logits), np.inf, np.float32)
+        return calibration.log_losses(logits / calibration.temperature(logits, self._labels), self._labels)
+
+    def _accuracy(self, logits: Logits) -> float:
+        return float(np.mean(logits.argmax(axis=1) == self._labels))
 
 
 def _compile(model: Any, optimizer: Any) -> None:  # noqa: ANN401 - keras is untyped
@@ -320,7 +354,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         """After an epoch, and before the first."""
         self.epochs.append(epoch)
         self._scalars.add(epoch)
-        best = min(self.epochs, key=lambda one: one.validation_loss)
+        best = kept(self.epochs)
         if epoch is best:
             self.best_weights = self._twin.model.get_weights()
         patient = self._patience is None or epoch.number - best.number < self._patience

@@ -47,13 +47,29 @@ class Task:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass of gradient training; epoch 0 is before the first."""
+    """One pass of gradient training; epoch 0 is before the first.
+
+    Attributes:
+        number: from 0.
+        train_loss: mean over the epoch, in nats; None for epoch 0.
+        validation_loss: after the epoch and temperature scaling, in nats.
+        validation_accuracy: after the epoch.
+        train_accuracy: mean over the epoch; None for epoch 0.
+        beats_start: whether its validation loss is below that of epoch 0, by as much as the training asks.
+    """
 
     number: int
     train_loss: float | None
     validation_loss: float
     validation_accuracy: float
     train_accuracy: float | None = None
+    beats_start: bool = False
+
+
+def kept(epochs: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights are kept: of those that beat the start the one of the lowest loss, or else the start."""
+    better = [epoch for epoch in epochs if epoch.beats_start]
+    return min(better, key=lambda epoch: epoch.validation_loss, default=epochs[0])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from training import backbones, features, finetuning, scratch, strategies
 from training.errors import DataError, SettingError
 from training.progress import Phases
 from training.settings import Settings
-from training.task import Task, Trained
+from training.task import Task, Trained, kept
 
 # NumPy 2 about TensorFlow, in Keras' own code
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -113,7 +113,19 @@ def test_freeze_counts_from_the_start_and_the_seed_decides(partial: Run, task: T
 def test_best_weights_are_kept(task: Task, tmp_path: Path):
     """A learning rate that ruins the network leaves the weights that it came with."""
     run = _train(task, _settings(tmp_path, "partial", unfreeze=1, learning_rate=1e9))
-    assert min(run.trained.epochs, key=lambda epoch: epoch.validation_loss).number == 0
+    assert kept(run.trained.epochs).number == 0
+    assert not _moved(run)
+
+
+def test_the_fitted_head_is_left_only_for_what_is_clearly_better(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Epochs with a lower loss do not count when they are not better by the margin, in standard errors."""
+    monkeypatch.setattr(finetuning, "_MARGIN", 1e9)
+    run = _train(task, _settings(tmp_path, "partial", unfreeze=2))
+    losses = [epoch.validation_loss for epoch in run.trained.epochs]
+    assert min(losses) < losses[0]
+    assert kept(run.trained.epochs).number == 0
     assert not _moved(run)
 
 

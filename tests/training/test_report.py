@@ -109,13 +109,19 @@ def test_a_thousand_classes_are_drawn():
 
 
 def test_curves_have_both_sides_and_the_kept_epoch():
-    """Training and validation, loss and accuracy; the epoch with the lowest validation loss is named."""
-    epochs = [Epoch(0, None, 2.0, 0.2), Epoch(1, 1.0, 0.5, 0.9, 0.8), Epoch(2, 0.5, 0.7, 0.8, 0.9)]
+    """Training and validation, loss and accuracy; of the epochs that beat the start the lowest loss is named."""
+    epochs = [
+        Epoch(0, None, 2.0, 0.2),
+        Epoch(1, 1.0, 0.5, 0.9, 0.8, beats_start=True),
+        Epoch(2, 0.5, 0.7, 0.8, 0.9, beats_start=True),
+    ]
     drawn = sections.curve_picture(epochs)
     assert isinstance(drawn, Picture)
     assert {"Loss", "Accuracy", "training", "validation"} <= _texts(drawn.svg)
     assert "Epoch 1 was kept" in sections.training(epochs, drawn)
     assert sections.curve_picture(epochs[:1]) is None
+    level = [epochs[0], Epoch(1, 1.0, 1.9, 0.9, 0.8)]
+    assert "Epoch 0 was kept: no other beats it by enough" in sections.training(level, drawn)
 
 
 def _texts(svg: str) -> set[str | None]:

@@ -12,7 +12,7 @@ from training.dataset import Dataset, Rejected
 from training.picture import Line, Panel, Picture, Row, curves, intervals
 from training.report.document import bar, bounds, interval, table
 from training.report.verdict import Verdict
-from training.task import Epoch
+from training.task import Epoch, kept
 
 _MOST_REJECTED: Final = 200
 _MOST_CONFUSED: Final = 12
@@ -98,7 +98,7 @@ def curve_picture(epochs: Sequence[Epoch]) -> Picture | None:
         Panel("Loss", [_line(epochs, "train_loss", 1), _line(epochs, "validation_loss", 0)]),
         Panel("Accuracy", [_line(epochs, "train_accuracy", 1), _line(epochs, "validation_accuracy", 0)], shares=True),
     ]
-    return curves("curves", "loss and accuracy by epoch", panels, "epoch", best(epochs).number)
+    return curves("curves", "loss and accuracy by epoch", panels, "epoch", kept(epochs).number)
 
 
 def _line(epochs: Sequence[Epoch], what: str, number: int) -> Line:
@@ -106,11 +106,6 @@ def _line(epochs: Sequence[Epoch], what: str, number: int) -> Line:
     values = [(one.number, getattr(one, what)) for one in epochs]
     points = [(at, value) for at, value in values if value is not None]
     return Line("training" if side == "train" else side, points, number, dashed=side == "train")
-
-
-def best(epochs: Sequence[Epoch]) -> Epoch:
-    """The one whose weights were kept."""
-    return min(epochs, key=lambda epoch: epoch.validation_loss)
 
 
 def training(epochs: Sequence[Epoch], picture: Picture | None) -> str:
@@ -126,11 +121,12 @@ def training(epochs: Sequence[Epoch], picture: Picture | None) -> str:
         )
         for one in epochs
     ]
-    kept = best(epochs)
+    best = kept(epochs)
+    why = "of those that beat it its validation loss is the lowest" if best.number else "no other beats it by enough"
     columns = ("epoch", "training loss", "training accuracy", "validation loss", "validation accuracy")
     return (
-        f"<p>Epoch 0 is before training. Epoch {kept.number} was kept: its validation loss is the lowest.</p>"
-        f"{picture.html()}<details><summary>Numbers</summary>{table(columns, rows, epochs.index(kept))}</details>"
+        f"<p>Epoch 0 is before training. Epoch {best.number} was kept: {why}.</p>"
+        f"{picture.html()}<details><summary>Numbers</summary>{table(columns, rows, epochs.index(best))}</details>"
     )
 
 
