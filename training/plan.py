@@ -160,6 +160,12 @@ def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:
     wrong = 1 - lead.accuracy
     if _MOST_REMOVED * wrong < _MATTERS:
         return f"half of the {wrong:.2%} mistakes of {lead.name} would be less than {_MATTERS:.1%} of the images"
+    told = _MOST_REMOVED * wrong * len(validation)
+    if told < _ERRORS**2:  # n mistakes less are n / sqrt(n) standard errors
+        return (
+            f"half of the {wrong:.2%} mistakes of {lead.name} would be {told:.1f} of {len(validation)} validation images, "
+            f"too few to tell by, of {_ERRORS**2:g}"
+        )
     return ""
 
 

@@ -68,11 +68,13 @@ def test_candidates_meet_on_the_images_of_both():
         (100, 5, 50, "too few to judge by"),
         (100, 100, 0, "0.00% mistakes"),
         (100, 100, 1, "0.50% mistakes"),
-        (100, 100, 3, ""),
+        (100, 100, 3, "0.8 of 100 validation images"),
+        (100, 1000, 3, ""),
+        (100, 100, 16, ""),
     ],
 )
 def test_finetuning_must_be_worth_trying(per_class: int, validation: int, mistakes: int, said: str):
-    """Images enough to learn from and to judge by, and mistakes enough that half of them would matter."""
+    """Images enough to learn from and to judge by, and mistakes enough that half of them would matter and show."""
     lead = _result("linear", np.zeros(200), mistakes)
     refusal = plan.refusal(lead, np.repeat(np.arange(2), per_class), range(validation))
     assert said in refusal
