@@ -163,8 +163,8 @@ def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:
     told = _MOST_REMOVED * wrong * len(validation)
     if told < _ERRORS**2:  # n mistakes less are n / sqrt(n) standard errors
         return (
-            f"half of the {wrong:.2%} mistakes of {lead.name} would be {told:.1f} of {len(validation)} validation images, "
-            f"too few to tell by, of {_ERRORS**2:g}"
+            f"half of the {wrong:.2%} mistakes of {lead.name} would be {told:.1f} of {len(validation)} "
+            f"validation images, too few to tell by, of {_ERRORS**2:g}"
         )
     return ""
 

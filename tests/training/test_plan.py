@@ -70,7 +70,7 @@ def test_candidates_meet_on_the_images_of_both():
         (100, 100, 1, "0.50% mistakes"),
         (100, 100, 3, "0.8 of 100 validation images"),
         (100, 1000, 3, ""),
-        (100, 100, 16, ""),
+        (100, 100, 20, ""),
     ],
 )
 def test_finetuning_must_be_worth_trying(per_class: int, validation: int, mistakes: int, said: str):
