@@ -160,11 +160,13 @@ def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:
     wrong = 1 - lead.accuracy
     if _MOST_REMOVED * wrong < _MATTERS:
         return f"half of the {wrong:.2%} mistakes of {lead.name} would be less than {_MATTERS:.1%} of the images"
-    told = _MOST_REMOVED * wrong * len(validation)
-    if told < _ERRORS**2:  # n mistakes less are n / sqrt(n) standard errors
+    # Images that lose all their loss, half of them: a gain of mean / 2, with a standard error of std / sqrt(2 images).
+    gain, error = float(lead.losses.mean()), float(lead.losses.std())
+    told = math.sqrt(_MOST_REMOVED * len(validation))
+    if told * gain < _ERRORS * error:
         return (
-            f"half of the {wrong:.2%} mistakes of {lead.name} would be {told:.1f} of {len(validation)} "
-            f"validation images, too few to tell by, of {_ERRORS**2:g}"
+            f"without half of its mistakes {lead.name} would be better by {told * gain / error:.1f} standard errors on "
+            f"{len(validation)} validation images, too few to win by, of {_ERRORS:g}"
         )
     return ""
 
