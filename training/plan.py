@@ -29,7 +29,10 @@ _FEWEST_TO_LEARN: Final = 20
 _FEWEST_TO_JUDGE: Final = 20
 _MOST_REMOVED: Final = 0.5
 _MATTERS: Final = 0.005
-_ERRORS: Final = 2.0
+_TO_TRY: Final = 2.0
+"""Standard errors that fine-tuning must be able to gain; see `refusal`."""
+_TO_WIN: Final = 1.0
+"""Standard errors that it must have gained; see `choose`."""
 _FEWEST_IMAGES: Final = 500
 _MOST_FIRST: Final = 10_000
 _SIMILAR: Final = 0.9
@@ -116,8 +119,8 @@ def choose(results: Sequence[Result]) -> tuple[Result, str]:
     Heads cost the same to train and to serve, so the one with the lowest log-loss out of fold leads. (Log-loss, for it
     tells heads apart that differ in two answers of six hundred.) Fine-tuning costs more, has seen fewer images and was
     stopped by those that it is judged on: it takes the lead when, on the images that both were tried on, its log-loss
-    is lower by more than two standard errors of the difference and it is right at least as often. (Two, for these same
-    images chose its epoch and its temperature.)
+    is lower by more than a standard error of the difference and it is right at least as often. (No more than one, for
+    it is tried only where there is much to gain.)
     """
     ordered = sorted(results, key=lambda one: ORDER.index(one.strategy))
     heads = [one for one in ordered if one.strategy != FINE_TUNED]
@@ -131,10 +134,10 @@ def choose(results: Sequence[Result]) -> tuple[Result, str]:
         if one.strategy != FINE_TUNED:
             continue
         gain, error, more_right, _ = _compare(one, lead)
-        if gain > _ERRORS * error and more_right >= 0:
-            lead, reason = one, f"better than {lead.name} by more than two standard errors: {_said(one, lead)}."
+        if gain > _TO_WIN * error and more_right >= 0:
+            lead, reason = one, f"better than {lead.name} by more than a standard error: {_said(one, lead)}."
         else:
-            reason += f" {one.name} is not better by more than two standard errors: {_said(one, lead)}."
+            reason += f" {one.name} is not better by more than a standard error: {_said(one, lead)}."
     return lead, f"{lead.name} won: {reason}"
 
 
@@ -163,10 +166,10 @@ def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:
     # Images that lose all their loss, half of them: a gain of mean / 2, with a standard error of std / sqrt(2 images).
     gain, error = float(lead.losses.mean()), float(lead.losses.std())
     told = math.sqrt(_MOST_REMOVED * len(validation))
-    if told * gain < _ERRORS * error:
+    if told * gain < _TO_TRY * error:
         return (
             f"without half of its mistakes {lead.name} would be better by {told * gain / error:.1f} standard errors on "
-            f"{len(validation)} validation images, too few to win by, of {_ERRORS:g}"
+            f"{len(validation)} validation images, too few to try, of {_TO_TRY:g}"
         )
     return ""
 

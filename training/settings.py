@@ -65,7 +65,7 @@ class Settings:
     group_regex: str | None = None
     engine: str = "auto"
     command: str = ""
-    time_budget: float = 90.0
+    time_budget: float = 150.0
     champion: bool = False
     publish_anyway: bool = False
     fresh: bool = False

@@ -17,7 +17,7 @@ def _result(strategy: str, losses: np.ndarray, mistakes: int = 0, positions: np.
 
 @given(st.integers(0, 1000))
 def test_within_noise_no_finetuning_wins(seed: int):
-    """Two candidates whose losses differ by noise alone: the head, unless chance exceeds two standard errors."""
+    """Two candidates whose losses differ by noise alone: the head, unless chance exceeds a standard error."""
     random = np.random.default_rng(seed)
     losses = random.exponential(0.1, 200)
     noise = random.normal(0, 0.1, 200)
