@@ -329,7 +329,8 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self._twin, self._schedule = twin, schedule
         self._steps, self._patience = steps, patience
         self._done = 0
-        self._phases, self._given_s = phases, phases.left_s
+        self._phases = phases
+        self._paced_from: tuple[int, float] | None = None
         self._advance = advance
         self._scalars = scalars
 
@@ -375,13 +376,21 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras' signature
         self._done += 1
+        if self._paced_from is None:  # the first step compiles, and says nothing of the pace
+            self._paced_from = self._done, self._phases.left_s
         self._advance(self._done, self._steps)
         if self._share >= 1:
             self.model.stop_training = True
 
     @property
     def _share(self) -> float:
-        """Of the training that is done: of all steps, or of the time where that runs out before."""
+        """Of the training that is done: of all steps, or of as many as there will be time for at the pace so far."""
         left_s = self._phases.left_s
-        timed = 0.0 if math.isinf(left_s) else 1.0 if left_s <= 0 else 1 - left_s / self._given_s
-        return max(self._done / self._steps, timed)
+        if left_s <= 0:
+            return 1.0
+        steps = float(self._steps)
+        if self._paced_from is not None and math.isfinite(left_s):
+            done, then_s = self._paced_from
+            if self._done > done and then_s > left_s:
+                steps = min(steps, self._done + left_s * (self._done - done) / (then_s - left_s))
+        return self._done / steps
