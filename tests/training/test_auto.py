@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from service.image import decode
-from training import auto, backbones, depths, features, finetuning, multilayer, plan, svm
+from training import auto, backbones, depths, features, finetuning, multilayer, pixels, plan, svm
 from training.backbones import Backbone
 from training.progress import OutOfTimeError, Phases
 from training.settings import Settings
@@ -249,6 +250,31 @@ def test_no_deadline_changes_nothing(task: Task, backbone: Backbone, cache: Path
     phases = Phases(Console(quiet=True), _Clock(1000.0))
     trained = finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
     assert len(trained.epochs) - 1 == 2
+
+
+def test_time_lost_before_the_first_step_does_not_shorten_the_schedule(
+    task: Task, backbone: Backbone, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where there is time for all epochs at the pace of the steps, the curve is that of a run without a deadline."""
+    settings, final = _settings(cache, strategy="full", epochs=2), _final(task, backbone, cache)
+    unhurried = Phases(Console(quiet=True), lambda: 0.0)
+    plain = finetuning.train(task, _copied(backbone), final, settings, unhurried)
+    loader = pixels.loader
+
+    def slow(*given: Any) -> Any:
+        load = loader(*given)
+
+        def loaded(positions: Any) -> Any:
+            now[0] = 600.0
+            return load(positions)
+
+        return loaded
+
+    now = [0.0]
+    monkeypatch.setattr(finetuning.pixels, "loader", slow)
+    hurried = Phases(Console(quiet=True), lambda: now[0]).within(1000.0)
+    timed = finetuning.train(task, _copied(backbone), final, settings, hurried)
+    assert timed.epochs == plain.epochs
 
 
 def _final(task: Task, backbone: Backbone, cache: Path) -> np.ndarray:
