@@ -3,7 +3,7 @@
 TensorFlow's C++ libraries write notes about CPU features and missing GPUs to file descriptor 2 while they load,
 whatever their own log levels say. They are held back, and shown after all when the import fails.
 
-What is imported stays to the end, a million objects, so the collector is told to leave them alone: else it goes through
+What is imported stays to the end, so the collector is told to leave all these objects alone: else it goes through
 them time and again while they are made, while graphs are traced, and when the process ends (6.6 s to import and end,
 5.2 so, on two cores).
 """
