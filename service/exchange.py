@@ -11,9 +11,9 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from service.classifier import Answer
 from service.errors import InternalError, PoisonImage
 from service.metrics import count_answer, count_failure, observe_encode
+from service.request import Answer
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from service.classifier import Answer
+from service.request import Answer
 from service.routes import Routes
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Final
 
 from protos.classifier_pb2 import Result
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Classifier
 from service.errors import BrokenVersion
 from service.pool import EngineProcess, engine_cores, wait_until_loaded
 from service.reactor import AsyncioReactor
+from service.request import Answer, Request
 from service.routes import ModelRoute, Routes, VersionRoute, write_routes
 from service.settings import MAX_PIXELS
 from service.version import read_version

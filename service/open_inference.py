@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from protos import open_inference_pb2 as oip
-from service.classifier import Answer, Classifier, Pixels, Request
+from service.classifier import Classifier
 from service.errors import GraftError, InvalidRequest, ModelNotFound
+from service.request import Answer, Pixels, Request
 from service.routes import VersionRoute
 from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, pack, require_all, shown
 from service.terms import Terms

@@ -8,9 +8,10 @@ import base64
 from collections.abc import Callable
 from typing import Any, Final
 
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Classifier
 from service.errors import GraftError
 from service.reactor import Reactor
+from service.request import Answer, Request
 from service.routes import STABLE, Routes
 
 PROBE_IMAGE: Final = base64.b64decode(

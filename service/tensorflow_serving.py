@@ -11,7 +11,8 @@ from typing import Final
 
 from protos import tensorflow_serving_pb2 as tfs
 from service import errors
-from service.classifier import Answer, Classifier, Pixels, Request
+from service.classifier import Classifier
+from service.request import Answer, Pixels, Request
 from service.routes import VersionRoute
 from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, pack, require_all, shown
 from service.terms import Terms

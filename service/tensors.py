@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from service import errors
-from service.classifier import Answer, Pixels
+from service.request import Answer, Pixels
 
 IMAGES: Final = "images"
 IMAGE_BYTES: Final = "image_bytes"

@@ -18,8 +18,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
-    from service.classifier import Answer
     from service.exchange import Exchange
+    from service.request import Answer
 
 _MOST_IMAGES: Final = 16
 """Images of one request whose stages get spans of their own."""

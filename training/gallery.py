@@ -17,11 +17,11 @@ from PIL import Image as Pillow
 from PIL.Image import Resampling
 
 from protos.classifier_pb2 import ActivationMap, Result
-from service.classifier import MAX_TOP_K
 from service.engine.activation import enlargement
 from service.errors import BrokenVersion, NoActivationMap
 from service.image import ImageSpec, decode_picture
 from service.offline import OfflineClassifier
+from service.request import MAX_TOP_K
 from training import pixels
 from training.dataset import Dataset
 from training.evaluation import Prediction

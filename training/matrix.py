@@ -28,7 +28,7 @@ def empty(rows: int, width: int, folder: Path) -> Matrix:
     Args:
         rows: N.
         width: D.
-        folder: where the file lies, which has no name and goes with the process, however that ends.
+        folder: where the file lies, made if need be; it has no name and goes with the process, however that ends.
 
     Raises:
         OSError: the disk is too full. (Without reserving the space, writing to it would kill the process.)
@@ -36,6 +36,7 @@ def empty(rows: int, width: int, folder: Path) -> Matrix:
     size = 4 * rows * width
     if size <= IN_MEMORY_BYTES:
         return np.empty((rows, width), np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(prefix=".matrix-", dir=folder) as stream:
         os.posix_fallocate(stream.fileno(), 0, size)
         return np.memmap(stream, np.float32, "r+", shape=(rows, width))

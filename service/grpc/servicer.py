@@ -21,12 +21,13 @@ from protos.classifier_pb2 import (
 )
 from protos.classifier_pb2_grpc import ImageClassifierServicer
 from service import errors
-from service.classifier import Classifier, Request
+from service.classifier import Classifier
 from service.exchange import note_failure, observe_answer, present
 from service.grpc.models import get_model, list_models
 from service.grpc.stream import Stream, StreamContext
 from service.grpc.waiting import answer_of, read_terms
 from service.metrics import count_request
+from service.request import Request
 from service.settings import Settings
 from service.terms import Terms
 

@@ -10,11 +10,12 @@ from google.protobuf.message import Message
 
 from protos import tensorflow_serving_pb2 as tfs
 from service import admin
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Classifier
 from service.exchange import observe_answer
 from service.grpc.foreign import Context, Method, service
 from service.grpc.waiting import answer_of, metadata, read_terms
 from service.reload import read_reload
+from service.request import Answer, Request
 from service.settings import Settings
 from service.tensorflow_serving import TensorFlowServing
 from service.tensors import Refusal

@@ -6,10 +6,11 @@ from typing import Any, Final
 
 import grpc
 
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Classifier
 from service.errors import DeadlineExceeded, Overloaded
 from service.exchange import is_request_id
 from service.metrics import IN_FLIGHT
+from service.request import Answer, Request
 from service.settings import Settings
 from service.terms import Terms, is_bulk
 

@@ -18,13 +18,14 @@ from typing import Final
 from gunicorn import SERVER
 
 from service import errors
-from service.classifier import Classifier, Request
+from service.classifier import Classifier
 from service.exchange import Observer, is_request_id, observe_answer
 from service.http import reply
 from service.http.disconnects import CLIENT_GONE, ClientGone
 from service.http.terms import read_asked, read_terms, reading
 from service.http.waiting import answer_of
 from service.metrics import count_request
+from service.request import Request
 from service.terms import Terms
 
 _LARGEST_BODY_BYTES: Final = 1 << 20

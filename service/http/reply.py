@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from protos.classifier_pb2 import ActivationMap, Result
 from service import errors
-from service.classifier import Answer
 from service.exchange import note_failure
+from service.request import Answer
 
 STATUS: Final[dict[type[errors.GraftError], HTTPStatus]] = {
     errors.EmptyImage: HTTPStatus.BAD_REQUEST,

@@ -16,11 +16,12 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from protos import tensorflow_serving_pb2 as tfs
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Classifier
 from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
 from service.http.terms import read_terms, reading
 from service.http.waiting import answer_of, kept_back, whole_body
+from service.request import Answer, Request
 from service.settings import Settings
 from service.tensorflow_serving import DEFAULT_SIGNATURE, SIGNATURES, TensorFlowServing
 from service.tensors import IMAGES, Refusal, flatten, pack

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 import gevent
 from flask import request
 
-from service.classifier import MAX_TOP_K, Request
 from service.errors import DeadlineExceeded, InvalidRequest, RequestTimeout
+from service.request import MAX_TOP_K, Request
 from service.terms import Terms, is_bulk
 
 _DIGITS: Final = 19

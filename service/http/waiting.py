@@ -9,11 +9,12 @@ import gevent
 from flask import request
 from gevent.event import AsyncResult
 
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Classifier
 from service.errors import InvalidRequest, Overloaded
 from service.http.disconnects import ClientGone, Disconnects
 from service.metrics import IN_FLIGHT
 from service.reactor import GeventReactor
+from service.request import Answer, Request
 
 
 def whole_body() -> bytes:

@@ -18,9 +18,11 @@ import pytest
 from protos.classifier_pb2 import Error as ErrorMessage
 from protos.classifier_pb2 import Result, Timing
 from service.backlog import Backlog
-from service.classifier import MAX_TOP_K, Answer, Call, Classifier, Pixels, Request
+from service.call import Call
+from service.classifier import Classifier
 from service.errors import EmptyImage, GraftError, InvalidBase64, InvalidRequest, ModelNotFound, Overloaded, Unavailable
 from service.reactor import AsyncioReactor
+from service.request import MAX_TOP_K, Answer, Pixels, Request
 from service.routes import ModelRoute, Routes, VersionRoute, write_routes
 from service.wire import (
     ALL_SCORES,
@@ -153,7 +155,8 @@ class _Bench:
         self.route(versions, live)
         paths = {engine.path for engines in versions.values() for engine in engines}
         await _until(
-            lambda: {path for path, link in self.classifier._links.items() if link.accepting} == paths, "connected"
+            lambda: {path for path, link in self.classifier._fleet._links.items() if link.accepting} == paths,
+            "connected",
         )
 
     async def begin(self, count: int = 1, live: int = 1) -> list[_Engine]:
@@ -184,7 +187,7 @@ def _said(answer: Answer) -> list[str]:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs `scenario(bench)` in an event loop; afterwards nothing may be in flight."""
-    monkeypatch.setattr("service.classifier._ROUTES_POLL_S", 0.002)
+    monkeypatch.setattr("service.fleet._LOOK_S", 0.002)
 
     def begin(scenario: Callable[[_Bench], Awaitable[None]], **limits: int) -> None:
         async def whole() -> None:
@@ -193,8 +196,8 @@ def run(tmp_path, monkeypatch):
                 await asyncio.wait_for(scenario(bench), 3 * _DEADLINE_S)
                 assert bench.classifier.in_flight == 0
                 assert bench.classifier._waiting == []
-                assert bench.classifier._leaders == {}
-                assert all(not link.jobs for link in bench.classifier._links.values())
+                assert bench.classifier._sharing._leaders == {}
+                assert all(not link.jobs for link in bench.classifier._fleet._links.values())
             finally:
                 bench.close()
 
@@ -295,7 +298,7 @@ def test_the_least_busy_engine_gets_the_next_image(run) -> None:
         bench.submit(*[str(number).encode() for number in range(6)])
         await _until(lambda: [len(engine.jobs) for engine in engines] == [2, 2, 2], "spread")
         engines[1].answer_all()
-        await _until(lambda: sum(len(link.jobs) for link in bench.classifier._links.values()) == 4, "heard")
+        await _until(lambda: sum(len(link.jobs) for link in bench.classifier._fleet._links.values()) == 4, "heard")
         bench.submit(b"next")
         await _until(lambda: engines[1].jobs, "sent to the idle engine")
         for engine in engines:
@@ -423,7 +426,7 @@ def test_images_of_an_engine_that_died_are_run_elsewhere(run) -> None:
         await _until(lambda: len(first.jobs) == len(second.jobs) == 2, "spread")
         kept = next(iter(first.jobs))
         first.answer(kept)
-        await _until(lambda: kept not in bench.classifier._links[first.path].jobs, "heard")
+        await _until(lambda: kept not in bench.classifier._fleet._links[first.path].jobs, "heard")
         (lost,) = [job.image for job in first.jobs.values()]
         first.die()
         await _until(lambda: len(second.jobs) == 3, "sent again")
@@ -444,7 +447,7 @@ def test_images_wait_while_there_is_no_engine(run) -> None:
         await _until(lambda: engine.jobs, "sent")
         engine.die()
         bench.route({1: []})
-        await _until(lambda: not bench.classifier._links, "noticed")
+        await _until(lambda: not bench.classifier._fleet._links, "noticed")
         bench.submit(b"meanwhile")
         assert bench.answers == []
         other = bench.engine()
@@ -492,7 +495,7 @@ def test_an_image_that_kills_two_engines_alone_is_poison_and_remembered(run) -> 
 
 
 def _running(bench: _Bench, engine: _Engine, number: int) -> bool:
-    return bench.classifier._links[engine.path].jobs[number].running
+    return bench.classifier._fleet._links[engine.path].jobs[number].running
 
 
 def test_an_image_that_only_waited_in_engines_that_died_is_no_poison(run) -> None:
@@ -626,13 +629,13 @@ def test_an_answer_never_mixes_versions(run) -> None:
         await _until(lambda: len(old.jobs) == 2, "sent")
         first = min(old.jobs)
         old.answer(first)
-        await _until(lambda: first not in bench.classifier._links[old.path].jobs, "heard")
+        await _until(lambda: first not in bench.classifier._fleet._links[old.path].jobs, "heard")
         new = bench.engine(version=2)
         write_routes(
             bench.routes_path,
             Routes({"pets": ModelRoute(2, {1: VersionRoute("END"), 2: VersionRoute("AVAILABLE", (new.path,))})}),
         )
-        await _until(lambda: new.path in bench.classifier._links, "connected")
+        await _until(lambda: new.path in bench.classifier._fleet._links, "connected")
         old.die()
         await _until(lambda: len(new.jobs) == 2, "sent again")
         assert bench.answers == []
@@ -682,7 +685,7 @@ def test_an_engine_that_drains_gets_nothing_more(run) -> None:
         bench.submit(b"a", b"b")
         await _until(lambda: first.jobs and second.jobs, "spread")
         first.drain()
-        await _until(lambda: not bench.classifier._links[first.path].accepting, "heard")
+        await _until(lambda: not bench.classifier._fleet._links[first.path].accepting, "heard")
         bench.submit(b"c", b"d")
         await _until(lambda: len(second.jobs) == 3, "sent to the other")
         first.answer_all()
@@ -782,7 +785,7 @@ def test_answers_go_with_their_version(run) -> None:
             said.append(len(engine.seen))
             engine.die()
             bench.route({version: []}, version)
-            await _until(lambda: not bench.classifier._links, "gone")
+            await _until(lambda: not bench.classifier._fleet._links, "gone")
         assert said == [1, 1, 1]
         assert [_said(answer) for answer in bench.answers] == [["1:a"], ["1:a"], ["2:a"], ["2:a"], ["1:a"], ["1:a"]]
 
@@ -822,7 +825,7 @@ def test_the_last_who_gives_up_takes_the_image_back(run) -> None:
             call.cancel()
         await _until(lambda: engine.cancelled, "told")
         assert engine.cancelled == [number]
-        assert bench.classifier._leaders == {}
+        assert bench.classifier._sharing._leaders == {}
 
     run(scenario, cache_bytes=10_000)
 

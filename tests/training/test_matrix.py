@@ -46,6 +46,12 @@ def test_large_ones_lie_in_a_file_without_a_name(tmp_path: Path, monkeypatch: py
     np.testing.assert_array_equal(large[:, 7], np.arange(rows))
 
 
+def test_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first command on a machine has no cache yet."""
+    monkeypatch.setattr(matrix, "IN_MEMORY_BYTES", 1000)
+    assert matrix.empty(100, 100, tmp_path / "not" / "there").shape == (100, 100)
+
+
 def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The space is reserved at once: a disk that fills up later would kill the process by SIGBUS."""
     monkeypatch.setattr(matrix, "IN_MEMORY_BYTES", 1000)

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from service.classifier import MAX_TOP_K
 from service.errors import ImageError, ModelNotFound, RequestTimeout, Unauthenticated
 from service.http.openapi.parts import (
     TERMS,
@@ -17,6 +16,7 @@ from service.http.openapi.parts import (
     reference,
     retry_header,
 )
+from service.request import MAX_TOP_K
 from service.settings import Settings
 
 _FLAG: Final[Json] = {"type": "integer", "enum": [0, 1], "default": 0}
