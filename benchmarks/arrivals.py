@@ -66,19 +66,26 @@ class Seen:
         return 1e3 * good[min(len(good) - 1, int(share * len(good)))] if good else float("nan")
 
 
-async def open_loop(send: Send, per_s: float, seconds: float) -> Seen:
-    """Sends at random moments (Poisson), whatever became of the requests before; waits for the last answers."""
-    seen, pause = Seen(seconds), random.Random(0)
+async def open_loop(send: Send, per_s: float, seconds: float, ramp_s: float = 0.0) -> Seen:
+    """Sends at random moments (Poisson), whatever became of the requests before; waits for the last answers.
+
+    Args:
+        send: sends.
+        per_s: requests per second.
+        seconds: for how long, after the ramp.
+        ramp_s: how long before that; what is sent then is not seen, so that a queue that fills counts for nothing.
+    """
+    ramp, seen, pause = Seen(ramp_s), Seen(seconds), random.Random(0)
     under_way: set[asyncio.Task[None]] = set()
     number, begun = 0, time.monotonic()
     due = begun
-    while due < begun + seconds:
+    while due < begun + ramp_s + seconds:
         early = due - time.monotonic()
         if early > 0:
             await asyncio.sleep(early)
         else:
             seen.lag_s = max(seen.lag_s, -early)
-        task = asyncio.create_task(_timed(send, number, seen))
+        task = asyncio.create_task(_timed(send, number, seen if due >= begun + ramp_s else ramp))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
         number += 1

@@ -3,18 +3,22 @@
 Makes a folder of so many links to the photos and classifies it by `python -m service.client --recursive --out`, once
 without interruption, and once killed by SIGKILL at --kills random moments and given again. The limit is what one
 process per core does with the same photos and engine but no service and no client (see benchmarks/limit.py), measured
-before and after. Memory is proportional set size (PSS). Ends with 1 when a row is lost, doubled or different, or when
-the memory of the client or of the service grew by more than 5 %.
+before, after, and three times between, as machines change their speed: the client is then stopped by SIGSTOP, what it
+has asked is still answered, and from there the clock stands still until the client goes on. Memory is proportional set
+size (PSS). Ends with 1 when a row is lost, doubled or different, or when the memory of the client or of the service
+grew by more than 5 %.
 """
 
 import argparse
 import csv
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -25,9 +29,11 @@ from benchmarks.running import Running, serving
 from service.published import list_versions
 
 _PER_FOLDER: Final = 500
-_LIMIT_S: Final = 8
+_LIMIT_S: Final = 5
+_PARTS: Final = 4
 _LIMIT_PHOTOS: Final = 200
 _GROWTH: Final = 1.05
+_EVERY_S: Final = 0.1
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -56,12 +62,15 @@ def _measure(options: argparse.Namespace, folder: Path, photos: Sequence[Path], 
     sample = [photo.read_bytes() for photo in photos[:: max(1, len(photos) // _LIMIT_PHOTOS)][:_LIMIT_PHOTOS]]
     with Limit(version_dir, sample) as limit:
         limits = [limit.images_per_s(_LIMIT_S)]
-        began = time.monotonic()
+        began, paused_s = time.monotonic(), 0.0
         run = _start(folder, address, "whole.csv")
         early = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images // 10), _memory_mb(service.pid)]
+        for part in range(1, _PARTS):
+            _wait(run, lambda part=part: _rows(folder / "whole.csv") >= images * part // _PARTS)  # type: ignore[misc]
+            paused_s += _limit_between(run, service, limit, limits)
         late = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images * 95 // 100), _memory_mb(service.pid)]
         code = run.wait()
-        took_s = time.monotonic() - began
+        took_s = time.monotonic() - began - paused_s
         limits.append(limit.images_per_s(_LIMIT_S))
     for at in sorted(random.Random(0).sample(range(images // 20, images * 19 // 20), kills)):
         run = _start(folder, address, "resumed.csv")
@@ -74,7 +83,7 @@ def _measure(options: argparse.Namespace, folder: Path, photos: Sequence[Path], 
     names, names_resumed = ({path for path, *_ in rows} for rows in (whole, resumed))
     lines = (
         f"{images} images in {took_s:.1f} s: {per_s:.0f}/s, {per_s / of:.2f} of the limit of {of:.0f}/s "
-        f"(before {limits[0]:.0f}, after {limits[1]:.0f})",
+        f"({', '.join(f'{one:.0f}' for one in limits)})",
         f"memory at a tenth and near the end: client {early[0]:.0f} and {late[0]:.0f} MB, service {early[1]:.0f} and "
         f"{late[1]:.0f} MB",
         f"rows: {len(whole)}, names: {len(names)}; exit code {code}",
@@ -102,10 +111,33 @@ def _start(folder: Path, address: str, out: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
 
 
+def _limit_between(run: "subprocess.Popen[bytes]", service: Running, limit: Limit, limits: list[float]) -> float:
+    """Measures the limit while the client is stopped; the seconds that do not count."""
+    run.send_signal(signal.SIGSTOP)
+    try:
+        _wait(run, lambda: not _in_flight(service))
+        began = time.monotonic()
+        limits.append(limit.images_per_s(_LIMIT_S))
+        return time.monotonic() - began
+    finally:
+        run.send_signal(signal.SIGCONT)
+
+
+def _in_flight(service: Running) -> float:
+    with urllib.request.urlopen(f"{service.http}/metrics") as answer:  # noqa: S310 - our own address
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("graft_requests_in_flight"))
+
+
+def _wait(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> None:
+    """Until something holds, or the client has ended."""
+    while not holds() and run.poll() is None:
+        time.sleep(_EVERY_S)
+
+
 def _memory_when(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> float:
     """MB of the client when something holds, or when it has ended (then 0)."""
-    while not holds() and run.poll() is None:
-        time.sleep(0.1)
+    _wait(run, holds)
     return _memory_mb(run.pid)
 
 

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from service.version import GOLDENS, list_versions, read_version, verify_files
+from service.published import list_versions
+from service.version import GOLDENS, read_version, verify_files
 
 _NAME: Final = "killed"
 

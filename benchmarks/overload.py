@@ -1,17 +1,19 @@
 """`python -m benchmarks.overload MODELS PHOTOS [--seconds 60]`: three times as many requests as can be answered.
 
-Starts a service with one model; over HTTP and over gRPC it measures the peak (32 clients that wait for their answers),
-256 such clients, then requests that arrive at random at --times the peak, each with the target as its deadline, and the
-peak again: a machine changes its speed. Goodput is what was answered within that deadline; its share is of both peaks'
-mean. Then bulk requests of 16 images keep the service saturated over gRPC
-while interactive requests arrive over HTTP at a quarter of the peak. Memory is the proportional set size (PSS) of all
-processes of the service at the start, in the middle and at the end of the overload. Load and service share the machine,
-so the CPU that the load takes is told, too. Ends with 1 when a claim of the project does not hold; see `_claims`.
+Starts a service with one model; over HTTP and over gRPC it measures 256 clients that wait for their answers, then
+requests that arrive at random at --times the peak, each with the target as its deadline, in five parts. The peak is
+what 32 clients that wait get, before, between and after the parts: a machine changes its speed. Goodput is what was
+answered within the deadline; its share, of the peaks before and after each part. Then bulk requests of 16 images keep
+the service saturated over gRPC while interactive requests arrive over HTTP at a quarter of the peak. Memory is the
+proportional set size (PSS) of all processes of the service at the start, in the middle and at the end of the overload.
+Load and service share the machine, so the CPU that the load takes is told, too. Ends with 1 when a claim of the project
+does not hold; see `_claims`.
 """
 
 import argparse
 import asyncio
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +35,8 @@ _INTERACTIVE_SHARE: Final = 0.25
 _BATCH_IMAGES: Final = 4
 _GOODPUT: Final = 0.9
 _GROWTH: Final = 1.05
+_PARTS: Final = 5
+_RAMP_S: Final = 1.5
 Sender = HttpSender | GrpcSender
 
 
@@ -42,28 +46,47 @@ class Overload:
 
     Attributes:
         protocol: "HTTP" or "gRPC".
-        peaks: of clients that wait, before and after.
+        peaks: of clients that wait, before, between and after the parts.
         many: of many of them.
-        seen: at more than can be answered.
-        goodput: answers within the deadline per second.
-        overdue: requests that were let in and answered later than the deadline and a batch.
+        parts: at more than can be answered.
+        target_s: their deadline.
         memory_mb: at the start, in the middle, at the end.
         load_cpu: cores that the load took.
     """
 
     protocol: str
-    peaks: tuple[Seen, Seen]
+    peaks: Sequence[Seen]
     many: Seen
-    seen: Seen
-    goodput: float
-    overdue: int
+    parts: Sequence[Seen]
+    target_s: float
     memory_mb: Sequence[float]
     load_cpu: float
 
     @property
-    def peak(self) -> float:
-        """Answers per second that clients who wait have got, before and after."""
-        return sum(one.per_s for one in self.peaks) / len(self.peaks)
+    def seen(self) -> Seen:
+        """All parts together."""
+        statuses = {status for part in self.parts for status in part.took_s}
+        took = {status: [one for part in self.parts for one in part.took_s.get(status, ())] for status in statuses}
+        return Seen(sum(part.seconds for part in self.parts), took, max(part.lag_s for part in self.parts))
+
+    @property
+    def goodput(self) -> Sequence[float]:
+        """Answers within the deadline per second, by part."""
+        return [sum(took <= self.target_s for took in part.good_s) / part.seconds for part in self.parts]
+
+    @property
+    def overdue(self) -> int:
+        """Requests that were let in and answered later than the deadline and a batch."""
+        batch_s = _BATCH_IMAGES * _cores() / statistics.mean(peak.per_s for peak in self.peaks)
+        took_s = self.seen.took_s
+        accepted = (took for status in (*GOOD, *LATE) for took in took_s.get(status, ()))
+        return sum(took > self.target_s + batch_s for took in accepted)
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """The goodput of each part, of the peaks around it."""
+        around = zip(self.peaks, self.peaks[1:], strict=False)
+        return [2 * good / (a.per_s + b.per_s) for good, (a, b) in zip(self.goodput, around, strict=True)]
 
 
 def main() -> int:
@@ -91,7 +114,7 @@ async def _measure(service: Running, photos: Sequence[bytes], options: argparse.
         "gRPC": lambda: GrpcSender(service.grpc, messages, target_ms),
     }
     told = [await _overload(service, name, make, options) for name, make in senders.items()]
-    bulk, interactive = await _priorities(service, photos, told[0].peaks[1].per_s, options)
+    bulk, interactive = await _priorities(service, photos, told[0].peaks[-1].per_s, options)
     _tell(told, bulk, interactive, options)
     broken = _claims(told, interactive, target_ms)
     sys.stdout.write("".join(f"does not hold: {one}\n" for one in broken))
@@ -101,32 +124,25 @@ async def _measure(service: Running, photos: Sequence[bytes], options: argparse.
 async def _overload(
     service: Running, protocol: str, make: Callable[[], Sender], options: argparse.Namespace
 ) -> Overload:
-    measure_s = max(5.0, options.seconds / 6)
+    part_s, measure_s = options.seconds / _PARTS, max(4.0, options.seconds / 12)
     sender = make()
     await closed_loop(sender, _PEAK_CLIENTS, 3)  # warm
-    peak = await closed_loop(sender, _PEAK_CLIENTS, measure_s)
-    many = await closed_loop(sender, _MANY_CLIENTS, measure_s)
-    await open_loop(sender, options.times * peak.per_s, 2)  # warm, with all connections
-    memory = [await _memory_mb(service)]
-
-    async def watch() -> None:
-        await asyncio.sleep(options.seconds / 2)
-        memory.append(await _memory_mb(service))
-
-    middle = asyncio.create_task(watch())
-    spent_s, begun = time.process_time(), time.monotonic()
-    seen = await open_loop(sender, options.times * peak.per_s, options.seconds)
-    load_cpu = (time.process_time() - spent_s) / (time.monotonic() - begun)
-    await middle
-    memory.append(await _memory_mb(service))
-    after = await closed_loop(sender, _PEAK_CLIENTS, measure_s)
+    many = await closed_loop(sender, _MANY_CLIENTS, 2 * measure_s)
+    peaks, parts, memory, spent_s = [await closed_loop(sender, _PEAK_CLIENTS, measure_s)], [], [], 0.0
+    for part in range(_PARTS):
+        per_s = options.times * peaks[-1].per_s
+        await open_loop(sender, per_s, _RAMP_S)  # with all connections, before memory is looked at
+        if part in {0, _PARTS // 2}:
+            memory.append(await _memory_mb(service))
+        begun_s = time.process_time()
+        parts.append(await open_loop(sender, per_s, part_s, _RAMP_S))
+        spent_s += time.process_time() - begun_s
+        if part == _PARTS - 1:
+            memory.append(await _memory_mb(service))
+        peaks.append(await closed_loop(sender, _PEAK_CLIENTS, measure_s))
     await sender.close()
-    deadline_s = options.target_p99_ms / 1e3
-    batch_s = _BATCH_IMAGES * _cores() / peak.per_s
-    accepted = [took for status in (*GOOD, *LATE) for took in seen.took_s.get(status, ())]
-    overdue = sum(took > deadline_s + batch_s for took in accepted)
-    goodput = sum(took <= deadline_s for took in seen.good_s) / options.seconds
-    return Overload(protocol, (peak, after), many, seen, goodput, overdue, memory, load_cpu)
+    load_cpu = spent_s / (options.seconds + _PARTS * _RAMP_S)
+    return Overload(protocol, peaks, many, parts, options.target_p99_ms / 1e3, memory, load_cpu)
 
 
 async def _priorities(
@@ -163,7 +179,7 @@ def _tell(told: Sequence[Overload], bulk: Seen, interactive: Seen, options: argp
     lines = [
         f"target {options.target_p99_ms} ms, {options.times:g} times the peak for {options.seconds:g} s",
         "",
-        "| protocol | peak/s, before and after | goodput/s | of peak | p50 ms | p99 ms | overdue | let in, too late "
+        "| protocol | peak/s | goodput/s | of peak | p50 ms | p99 ms | overdue | let in, too late "
         "| refused and others | PSS MB: start, middle, end | load's cores | load late ms |",
         "|---|---|--:|--:|--:|--:|--:|--:|---|---|--:|--:|",
     ]
@@ -173,8 +189,8 @@ def _tell(told: Sequence[Overload], bulk: Seen, interactive: Seen, options: argp
         cells = (
             one.protocol,
             ", ".join(f"{peak.per_s:.0f}" for peak in one.peaks),
-            f"{one.goodput:.0f}",
-            f"{one.goodput / one.peak:.2f}",
+            ", ".join(f"{good:.0f}" for good in one.goodput),
+            f"{statistics.mean(one.shares):.2f} ({', '.join(f'{share:.2f}' for share in one.shares)})",
             f"{one.seen.percentile_ms(0.5):.0f}",
             f"{one.seen.percentile_ms(0.99):.0f}",
             one.overdue,
@@ -207,7 +223,7 @@ def _claims(told: Sequence[Overload], interactive: Seen, target_ms: int) -> list
     """What should hold and does not."""
     broken = []
     for one in told:
-        if one.goodput < _GOODPUT * one.peak:
+        if statistics.mean(one.shares) < _GOODPUT:
             broken.append(f"{one.protocol}: goodput of {_GOODPUT} of the peak")
         if one.overdue:
             broken.append(f"{one.protocol}: no answer later than the deadline and a batch")

@@ -12,7 +12,7 @@ from service.request import Answer, Pixels, Request
 from service.wire import ACTIVATION_MAP, ALL_SCORES, FLOAT32, PIXELS, PIXELS_SHA256
 
 ShareKey = tuple[AnswerKey, bool]
-"""What jobs that share an answer have in common; and whether they are bulk, as what is not must not wait where that is."""
+"""What jobs that share an answer have in common; and whether they are bulk: others must not wait where bulk does."""
 
 
 class Call:
