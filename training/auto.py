@@ -117,10 +117,11 @@ def train(
         heads, dropped = _try_heads(run, _heads(evidence))
     results = [found for found, _, _ in heads]
     case = plan.case(task.labels[list(task.split.train)], evidence, results[0])
-    tuned, note = _try_finetuning(run, plan.choose(results)[0])
+    left = plan.mistakes_left(results[0].accuracy, labels)
+    tuned, note = _try_finetuning(run, plan.choose(results, left)[0])
     if tuned is not None:
         results.append(tuned[0])
-    lead, why = plan.choose(results)
+    lead, why = plan.choose(results, left)
     if tuned is not None and lead is tuned[0]:
         trained = tuned[1]
     else:

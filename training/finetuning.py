@@ -25,10 +25,7 @@ _EPOCHS: Final = 12
 _FEWEST_STEPS: Final = 200
 _MOST_EPOCHS: Final = 40
 _LEARNING_RATES: Final = {"partial": (1e-4, 1e-3), "full": (3e-5, 3e-4)}
-_WORTH: Final = 10.0
-"""The highest rate is for features on which a head makes a tenth of the mistakes of guessing, or more."""
 _SMOOTHING: Final = 0.1
-_MARGIN: Final = 1.0
 
 
 def train(task: Task, backbone: Backbone, features: NDArray[np.float32], settings: Settings, phases: Phases) -> Trained:
@@ -72,7 +69,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
 
 
 def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: float) -> Recipe:
-    """A rate that is warmed up to and annealed, the higher the less the frozen features are worth.
+    """A rate that is warmed up to and annealed; the less the frozen features are worth the higher, and the less doubt.
 
     Args:
         task: what to learn.
@@ -81,7 +78,7 @@ def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: f
         mistakes_left: by the head alone, see plan.
     """
     least, most = _LEARNING_RATES[settings.strategy]
-    learning_rate = settings.learning_rate or min(most, max(least, _WORTH * most * mistakes_left))
+    learning_rate = settings.learning_rate or max(least, most * plan.worthlessness(mistakes_left))
     full = settings.strategy == "full"
     shares = learning_rates.shares(backbone.network) if full else {}
     steps = -(-len(task.split.train) // settings.batch_size)
@@ -92,7 +89,7 @@ def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: f
         optimizer=lambda model: learning_rates.optimizer(model, shares),
         augmentation=Augmentation(settings.flip) if full else None,
         smoothing=_SMOOTHING,
-        margin=_MARGIN,
+        margin=plan.doubt(mistakes_left),
         described={"schedule": "warm-up, cosine"} | ({"rate_per_block": f"{learning_rates.DECAY:g}"} if full else {}),
         starts_from={"weights of the backbone": backbone.sha256},
     )

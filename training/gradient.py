@@ -36,10 +36,11 @@ class Recipe:
         learning_rate: the highest.
         schedule: the rate by how much of the training is done.
         optimizer: makes one for a model.
-        patience: epochs without improvement before it stops; None where a schedule must come to its end.
+        patience: epochs without improvement before it stops, and keeps the best of them; None where a schedule comes to
+            its end, and the last epoch is what is kept.
         augmentation: of each picture in each epoch, or None.
         smoothing: share of the target that is spread over all classes.
-        margin: standard errors of the validation loss by which an epoch has to beat what the model came with.
+        margin: standard errors of the validation loss by which that epoch has to beat what the model came with.
         described: what else the manifest's hyperparameters say.
         starts_from: what the model starts from, by name; a checkpoint of another start is not used.
     """
@@ -157,9 +158,9 @@ def fit(
     placement: Placement = Placement(),  # noqa: B008 - frozen
     tensorboard: Path | None = None,
 ) -> list[Epoch]:
-    """Trains to the end, or until validation no longer improves, and leaves the model with its best weights.
+    """Trains until validation no longer improves and keeps the best epoch, or to the end of a schedule and keeps that.
 
-    The weights that it came with count: when no epoch beats them on validation loss by the margin, they are what it
+    The weights that it came with count: when those do not beat them on validation loss by the margin, they are what it
     keeps. That is the loss after temperature scaling, as in what is exported: by the plain one an epoch that is more
     often right, and too sure of it, would lose. Goes on from the checkpoint where there is one, and ends as if it had
     never been interrupted. Where there is a deadline the schedule comes to its end by then. Validation is always of the
@@ -174,7 +175,7 @@ def fit(
         schedule: the rate by how much of the training is done: of all steps, or of the time to the deadline.
         optimizer: makes one for a model.
         checkpoint: what an interrupted run has left; replaced after each epoch.
-        patience: epochs without improvement before it stops; None for never.
+        patience: see Recipe.
         margin: see Recipe.
         placement: where and in what precision gradients are computed.
         tensorboard: folder for TensorBoard's logs; None for no such.
@@ -191,7 +192,7 @@ def fit(
         judge = _Judge(infer(validation), validation.labels, margin)
         saved = checkpoint.load(progress.state())
         if saved is None:
-            progress.add(judge.start)
+            progress.add(judge.start, over=progress.over)
         else:
             progress.go_on(saved)
         while not progress.finished:
@@ -200,7 +201,9 @@ def fit(
             train.start(epoch)
             loss, accuracy = _one_epoch(twin, train, progress)
             twin.give_back()
-            progress.add(judge.epoch(epoch + 1, infer(validation), loss, accuracy))
+            over = progress.over
+            counts = over or patience is not None
+            progress.add(judge.epoch(epoch + 1, infer(validation), loss, accuracy, counts=counts), over=over)
             checkpoint.save(progress.state())
         model.set_weights(progress.best_weights)
     return progress.epochs
@@ -260,10 +263,10 @@ class _Judge:
         self._before = self._losses(logits)
         self.start = Epoch(0, None, float(self._before.mean()), self._accuracy(logits))
 
-    def epoch(self, number: int, logits: Logits, train_loss: float, train_accuracy: float) -> Epoch:
-        """One that is over, and whether it beats the start."""
+    def epoch(self, number: int, logits: Logits, train_loss: float, train_accuracy: float, *, counts: bool) -> Epoch:
+        """One that is over, and whether it beats the start, if it counts at all."""
         after = self._losses(logits)
-        beats = bool(np.isfinite(after).all()) and self._beats_start(after)
+        beats = counts and bool(np.isfinite(after).all()) and self._beats_start(after)
         return Epoch(number, train_loss, float(after.mean()), self._accuracy(logits), train_accuracy, beats)
 
     def _beats_start(self, after: Logits) -> bool:
@@ -351,7 +354,12 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.epochs, self.best_weights, self.finished = list(saved.epochs), list(saved.best), saved.finished
         self.tell(f"going on after epoch {self.epochs[-1].number}, where an earlier run was interrupted")
 
-    def add(self, epoch: Epoch) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether all steps were made, or all there was time for."""
+        return self._share >= 1
+
+    def add(self, epoch: Epoch, *, over: bool) -> None:
         """After an epoch, and before the first."""
         self.epochs.append(epoch)
         self._scalars.add(epoch)
@@ -359,7 +367,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         if epoch is best:
             self.best_weights = self._twin.model.get_weights()
         patient = self._patience is None or epoch.number - best.number < self._patience
-        self.finished = self._share >= 1 or not patient or not math.isfinite(epoch.validation_loss)
+        self.finished = over or not patient or not math.isfinite(epoch.validation_loss)
         train = "" if epoch.train_loss is None else f"loss {epoch.train_loss:.4f}, "
         self.tell(
             f"epoch {epoch.number:<16} {train}validation loss {epoch.validation_loss:.4f}, "
@@ -379,7 +387,7 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         if self._paced_from is None:  # the first step compiles, and says nothing of the pace
             self._paced_from = self._done, self._phases.left_s
         self._advance(self._done, self._steps)
-        if self._share >= 1:
+        if self.over:
             self.model.stop_training = True
 
     @property

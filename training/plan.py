@@ -31,8 +31,8 @@ _MOST_REMOVED: Final = 0.5
 _MATTERS: Final = 0.005
 _TO_TRY: Final = 2.0
 """Standard errors that fine-tuning must be able to gain; see `refusal`."""
-_TO_WIN: Final = 1.0
-"""Standard errors that it must have gained; see `choose`."""
+_WORTHLESS: Final = 0.1
+"""Share of guessing's mistakes from which features are of so little worth that fine-tuning needs no head start."""
 _FEWEST_IMAGES: Final = 500
 _MOST_FIRST: Final = 10_000
 _SIMILAR: Final = 0.9
@@ -113,14 +113,17 @@ def result(
     )
 
 
-def choose(results: Sequence[Result]) -> tuple[Result, str]:
+def choose(results: Sequence[Result], left: float) -> tuple[Result, str]:
     """The winner, and why in one sentence.
 
     Heads cost the same to train and to serve, so the one with the lowest log-loss out of fold leads. (Log-loss, for it
     tells heads apart that differ in two answers of six hundred.) Fine-tuning costs more, has seen fewer images and was
     stopped by those that it is judged on: it takes the lead when, on the images that both were tried on, its log-loss
-    is lower by more than a standard error of the difference and it is right at least as often. (No more than one, for
-    it is tried only where there is much to gain.)
+    is lower by more than its `doubt`, in standard errors of the difference, and it is right at least as often.
+
+    Args:
+        results: of all candidates.
+        left: of the mistakes of guessing, those that a linear head on the last features makes; see `mistakes_left`.
     """
     ordered = sorted(results, key=lambda one: ORDER.index(one.strategy))
     heads = [one for one in ordered if one.strategy != FINE_TUNED]
@@ -134,16 +137,34 @@ def choose(results: Sequence[Result]) -> tuple[Result, str]:
         if one.strategy != FINE_TUNED:
             continue
         gain, error, more_right, _ = _compare(one, lead)
-        if gain > _TO_WIN * error and more_right >= 0:
-            lead, reason = one, f"better than {lead.name} by more than a standard error: {_said(one, lead)}."
+        by = f"by more than {doubt(left):.2g} standard errors"
+        if gain > doubt(left) * error and more_right >= 0:
+            lead, reason = one, f"better than {lead.name} {by}: {_said(one, lead)}."
         else:
-            reason += f" {one.name} is not better by more than a standard error: {_said(one, lead)}."
+            reason += f" {one.name} is not better {by}: {_said(one, lead)}."
     return lead, f"{lead.name} won: {reason}"
 
 
 def _said(one: Result, other: Result) -> str:
     gain, error, more_right, images = _compare(one, other)
     return f"log-loss lower by {gain:.4f} +- {error:.4f} on the same {images} images, {more_right:+d} right"
+
+
+def doubt(left: float) -> float:
+    """Standard errors by which fine-tuning has to win: 1 where features are perfect, 0 where they are of little use.
+
+    A few validation images see a great gain as one of less than a standard error; and features that are nearly perfect
+    can hardly gain, so there a lead is luck.
+
+    Args:
+        left: of the mistakes of guessing, those that a linear head on the features makes; see `mistakes_left`.
+    """
+    return 1 - worthlessness(left)
+
+
+def worthlessness(left: float) -> float:
+    """Of features, 0 to 1, by what a linear head on them leaves of guessing's mistakes; 1 from a tenth on."""
+    return min(1.0, left / _WORTHLESS)
 
 
 def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:

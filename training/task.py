@@ -55,7 +55,8 @@ class Epoch:
         validation_loss: after the epoch and temperature scaling, in nats.
         validation_accuracy: after the epoch.
         train_accuracy: mean over the epoch; None for epoch 0.
-        beats_start: whether its validation loss is below that of epoch 0, by as much as the training asks.
+        beats_start: whether it could be kept and its validation loss is below that of epoch 0, by as much as the
+            training asks.
     """
 
     number: int

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from service.image import decode
-from training import backbones, features, finetuning, scratch, strategies
+from training import backbones, features, finetuning, plan, scratch, strategies
 from training.errors import DataError, SettingError
 from training.progress import Phases
 from training.settings import Settings
@@ -110,21 +110,28 @@ def test_freeze_counts_from_the_start_and_the_seed_decides(partial: Run, task: T
     np.testing.assert_array_equal(again.trained.scores, partial.trained.scores)
 
 
-def test_best_weights_are_kept(task: Task, tmp_path: Path):
+def test_what_came_is_kept_when_training_ruins_it(task: Task, tmp_path: Path):
     """A learning rate that ruins the network leaves the weights that it came with."""
     run = _train(task, _settings(tmp_path, "partial", unfreeze=1, learning_rate=1e9))
     assert kept(run.trained.epochs).number == 0
     assert not _moved(run)
 
 
+def test_the_end_of_the_schedule_is_kept(partial: Run):
+    """Not the epoch that validation happens to like best: only the last one can take the place of what came."""
+    epochs = partial.trained.epochs
+    assert [epoch.number for epoch in epochs if epoch.beats_start] == [epochs[-1].number]
+    assert kept(epochs) is epochs[-1]
+
+
 def test_the_fitted_head_is_left_only_for_what_is_clearly_better(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Epochs with a lower loss do not count when they are not better by the margin, in standard errors."""
-    monkeypatch.setattr(finetuning, "_MARGIN", 1e9)
+    """A lower loss does not count when it is not lower by the doubt, in standard errors."""
+    monkeypatch.setattr(plan, "doubt", lambda _left: 1e9)
     run = _train(task, _settings(tmp_path, "partial", unfreeze=2))
     losses = [epoch.validation_loss for epoch in run.trained.epochs]
-    assert min(losses) < losses[0]
+    assert losses[-1] < losses[0]
     assert kept(run.trained.epochs).number == 0
     assert not _moved(run)
 

@@ -22,9 +22,20 @@ def test_within_noise_no_finetuning_wins(seed: int):
     losses = random.exponential(0.1, 200)
     noise = random.normal(0, 0.1, 200)
     noise -= noise.mean()
-    lead, why = plan.choose([_result("partial", losses + noise - 1e-4), _result("linear", losses)])
+    lead, why = plan.choose([_result("partial", losses + noise - 1e-4), _result("linear", losses)], 0.0)
     assert lead.strategy == "linear"
     assert "partial is not better" in why
+
+
+@pytest.mark.parametrize(("left", "winner"), [(0.0, "linear"), (0.05, "linear"), (0.1, "partial"), (1.0, "partial")])
+def test_the_worse_the_features_the_less_must_finetuning_show(left: float, winner: str):
+    """A gain of a quarter of a standard error: luck where features are good, to be taken where they are poor."""
+    losses = np.random.default_rng(0).exponential(0.1, 200)
+    noise = np.tile([-0.1, 0.1], 100)
+    gain = 0.25 * float(noise.std(ddof=1)) / 200**0.5
+    lead, why = plan.choose([_result("linear", losses), _result("partial", losses + noise - gain)], left)
+    assert lead.strategy == winner
+    assert f"by more than {plan.doubt(left):.2g} standard errors" in why
 
 
 @given(st.permutations(["linear", "svm", "multilayer"]))
@@ -32,16 +43,16 @@ def test_the_head_with_the_lowest_log_loss_wins(order: list[str]):
     """Whichever it is, in whatever order they were tried; of equal ones the simplest."""
     losses = np.random.default_rng(0).exponential(0.1, 200)
     scale = {"linear": 1.0, "svm": 1.1, "multilayer": 0.99}
-    lead, why = plan.choose([_result(name, losses * scale[name]) for name in order])
+    lead, why = plan.choose([_result(name, losses * scale[name]) for name in order], 0.0)
     assert lead.strategy == "multilayer"
     assert "linear follows: log-loss lower by" in why
-    assert plan.choose([_result(name, losses) for name in order])[0].strategy == "linear"
+    assert plan.choose([_result(name, losses) for name in order], 0.0)[0].strategy == "linear"
 
 
 def test_clearly_better_finetuning_wins_and_says_why():
     """When it is better on nearly every image it takes the lead; the sentence has the numbers."""
     losses = np.random.default_rng(0).exponential(0.1, 200)
-    lead, why = plan.choose([_result("linear", losses, 6), _result("partial", losses * 0.5, 3)])
+    lead, why = plan.choose([_result("linear", losses, 6), _result("partial", losses * 0.5, 3)], 0.0)
     assert lead.strategy == "partial"
     assert "200 images, +3 right" in why
 
@@ -49,14 +60,14 @@ def test_clearly_better_finetuning_wins_and_says_why():
 def test_finetuning_with_more_mistakes_does_not_win():
     """Accuracy is what counts in the end: fine-tuning that is right less often does not take the lead."""
     losses = np.random.default_rng(0).exponential(0.1, 200)
-    assert plan.choose([_result("linear", losses, 3), _result("partial", losses * 0.5, 4)])[0].strategy == "linear"
+    assert plan.choose([_result("linear", losses, 3), _result("partial", losses * 0.5, 4)], 1.0)[0].strategy == "linear"
 
 
 def test_candidates_meet_on_the_images_of_both():
     """Fine-tuning is judged on the validation images only, where the other has an answer too."""
     losses = np.full(200, 0.1)
     tuned = _result("partial", np.linspace(0.01, 0.02, 40), positions=np.arange(160, 200))
-    lead, why = plan.choose([_result("linear", losses), tuned])
+    lead, why = plan.choose([_result("linear", losses), tuned], 0.0)
     assert lead is tuned
     assert "same 40 images" in why
 

@@ -118,10 +118,11 @@ def test_curves_have_both_sides_and_the_kept_epoch():
     drawn = sections.curve_picture(epochs)
     assert isinstance(drawn, Picture)
     assert {"Loss", "Accuracy", "training", "validation"} <= _texts(drawn.svg)
-    assert "Epoch 1 was kept" in sections.training(epochs, drawn)
+    assert "Epoch 1 was kept: its validation loss is the lowest" in sections.training(epochs, drawn)
     assert sections.curve_picture(epochs[:1]) is None
+    assert "Epoch 1 was kept: its validation loss beats that" in sections.training(epochs[:2], drawn)
     level = [epochs[0], Epoch(1, 1.0, 1.9, 0.9, 0.8)]
-    assert "Epoch 0 was kept: no other beats it by enough" in sections.training(level, drawn)
+    assert "Epoch 0 was kept: no other that could be kept beats it by enough" in sections.training(level, drawn)
 
 
 def _texts(svg: str) -> set[str | None]:

@@ -122,7 +122,9 @@ def training(epochs: Sequence[Epoch], picture: Picture | None) -> str:
         for one in epochs
     ]
     best = kept(epochs)
-    why = "of those that beat it its validation loss is the lowest" if best.number else "no other beats it by enough"
+    others = sum(one.beats_start for one in epochs)
+    why = "its validation loss is the lowest" if others > 1 else "its validation loss beats that of epoch 0 by enough"
+    why = why if best.number else "no other that could be kept beats it by enough"
     columns = ("epoch", "training loss", "training accuracy", "validation loss", "validation accuracy")
     return (
         f"<p>Epoch 0 is before training. Epoch {best.number} was kept: {why}.</p>"
