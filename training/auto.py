@@ -118,7 +118,7 @@ def train(
     results = [found for found, _, _ in heads]
     case = plan.case(task.labels[list(task.split.train)], evidence, results[0])
     left = plan.mistakes_left(results[0].accuracy, labels)
-    tuned, note = _try_finetuning(run, plan.choose(results, left)[0])
+    tuned, note = _try_finetuning(run, plan.choose(results, left)[0], left)
     if tuned is not None:
         results.append(tuned[0])
     lead, why = plan.choose(results, left)
@@ -195,10 +195,10 @@ def _try(run: _Run, head: Head, rows: NDArray[np.intp]) -> tuple[Result, LinearH
     return found, fit
 
 
-def _try_finetuning(run: _Run, lead: Result) -> tuple[tuple[Result, Trained] | None, str]:
+def _try_finetuning(run: _Run, lead: Result, left: float) -> tuple[tuple[Result, Trained] | None, str]:
     """Fine-tunes the last blocks if that can win, in what is left of the budget; says what happened."""
     task, settings = run.task, run.settings
-    refusal = plan.refusal(lead, task.labels[list(task.split.train)], task.split.validation)
+    refusal = plan.refusal(lead, task.labels[list(task.split.train)], task.split.validation, left)
     if refusal:
         return None, f"not tried: {refusal}"
     blocks = len(backbones.boundaries(run.backbone.network))

@@ -25,6 +25,8 @@ _EPOCHS: Final = 12
 _FEWEST_STEPS: Final = 200
 _MOST_EPOCHS: Final = 40
 _LEARNING_RATES: Final = {"partial": (1e-4, 1e-3), "full": (3e-5, 3e-4)}
+_WORTH: Final = 10.0
+"""The highest rate is for features on which a head makes a tenth of the mistakes of guessing, or more."""
 _SMOOTHING: Final = 0.1
 
 
@@ -69,7 +71,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
 
 
 def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: float) -> Recipe:
-    """A rate that is warmed up to and annealed; the less the frozen features are worth the higher, and the less doubt.
+    """A rate that is warmed up to and annealed, the higher the less the frozen features are worth.
 
     Args:
         task: what to learn.
@@ -78,7 +80,7 @@ def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: f
         mistakes_left: by the head alone, see plan.
     """
     least, most = _LEARNING_RATES[settings.strategy]
-    learning_rate = settings.learning_rate or max(least, most * plan.worthlessness(mistakes_left))
+    learning_rate = settings.learning_rate or min(most, max(least, _WORTH * most * mistakes_left))
     full = settings.strategy == "full"
     shares = learning_rates.shares(backbone.network) if full else {}
     steps = -(-len(task.split.train) // settings.batch_size)

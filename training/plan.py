@@ -25,14 +25,12 @@ ORDER: Final = ("linear", "svm", "multilayer", FINE_TUNED)
 LARGE: Final = 1000
 """Training images per class from which data count as large: there fine-tuning seldom overfits."""
 
-_FEWEST_TO_LEARN: Final = 20
+_FEWEST_TO_LEARN: Final = 8
 _FEWEST_TO_JUDGE: Final = 20
 _MOST_REMOVED: Final = 0.5
 _MATTERS: Final = 0.005
 _TO_TRY: Final = 2.0
-"""Standard errors that fine-tuning must be able to gain; see `refusal`."""
-_WORTHLESS: Final = 0.1
-"""Share of guessing's mistakes from which features are of so little worth that fine-tuning needs no head start."""
+"""For each standard error that fine-tuning must gain, those that it must be able to gain; see `refusal`."""
 _FEWEST_IMAGES: Final = 500
 _MOST_FIRST: Final = 10_000
 _SIMILAR: Final = 0.9
@@ -117,9 +115,9 @@ def choose(results: Sequence[Result], left: float) -> tuple[Result, str]:
     """The winner, and why in one sentence.
 
     Heads cost the same to train and to serve, so the one with the lowest log-loss out of fold leads. (Log-loss, for it
-    tells heads apart that differ in two answers of six hundred.) Fine-tuning costs more, has seen fewer images and was
-    stopped by those that it is judged on: it takes the lead when, on the images that both were tried on, its log-loss
-    is lower by more than its `doubt`, in standard errors of the difference, and it is right at least as often.
+    tells heads apart that differ in two answers of six hundred.) Fine-tuning costs more, has seen fewer images and has
+    its temperature from those that it is judged on: it takes the lead when, on the images that both were tried on, its
+    log-loss is lower by more than its `doubt`, in standard errors of the difference, and it is right at least as often.
 
     Args:
         results: of all candidates.
@@ -137,11 +135,11 @@ def choose(results: Sequence[Result], left: float) -> tuple[Result, str]:
         if one.strategy != FINE_TUNED:
             continue
         gain, error, more_right, _ = _compare(one, lead)
-        by = f"by more than {doubt(left):.2g} standard errors"
+        by = " by more than a standard error" if doubt(left) else ", with no margin asked in a different domain"
         if gain > doubt(left) * error and more_right >= 0:
-            lead, reason = one, f"better than {lead.name} {by}: {_said(one, lead)}."
+            lead, reason = one, f"better than {lead.name}{by}: {_said(one, lead)}."
         else:
-            reason += f" {one.name} is not better {by}: {_said(one, lead)}."
+            reason += f" {one.name} is not better{by}: {_said(one, lead)}."
     return lead, f"{lead.name} won: {reason}"
 
 
@@ -151,29 +149,25 @@ def _said(one: Result, other: Result) -> str:
 
 
 def doubt(left: float) -> float:
-    """Standard errors by which fine-tuning has to win: 1 where features are perfect, 0 where they are of little use.
+    """Standard errors by which fine-tuning has to win: 1 on data like the backbone's own, 0 on data of another domain.
 
-    A few validation images see a great gain as one of less than a standard error; and features that are nearly perfect
-    can hardly gain, so there a lead is luck.
+    A few validation images see a great gain as one of less than a standard error; and where features are nearly perfect
+    there is hardly any gain, so that a lead is luck.
 
     Args:
         left: of the mistakes of guessing, those that a linear head on the features makes; see `mistakes_left`.
     """
-    return 1 - worthlessness(left)
+    return 1.0 if _suits(left) else 0.0
 
 
-def worthlessness(left: float) -> float:
-    """Of features, 0 to 1, by what a linear head on them leaves of guessing's mistakes; 1 from a tenth on."""
-    return min(1.0, left / _WORTHLESS)
-
-
-def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:
+def refusal(lead: Result, labels: Labels, validation: Sequence[int], left: float) -> str:
     """Why fine-tuning is not worth trying; empty where it is.
 
     Args:
         lead: the best head.
         labels: class number per training image.
         validation: positions of the validation images.
+        left: see `choose`.
     """
     counts = np.bincount(labels)
     per_class = int(np.median(counts[counts > 0]))
@@ -187,10 +181,11 @@ def refusal(lead: Result, labels: Labels, validation: Sequence[int]) -> str:
     # Images that lose all their loss, half of them: a gain of mean / 2, with a standard error of std / sqrt(2 images).
     gain, error = float(lead.losses.mean()), float(lead.losses.std())
     told = math.sqrt(_MOST_REMOVED * len(validation))
-    if told * gain < _TO_TRY * error:
+    needed = _TO_TRY * doubt(left)
+    if told * gain < needed * error:
         return (
             f"without half of its mistakes {lead.name} would be better by {told * gain / error:.1f} standard errors on "
-            f"{len(validation)} validation images, too few to try, of {_TO_TRY:g}"
+            f"{len(validation)} validation images, too few to try, of {needed:.2g}"
         )
     return ""
 
@@ -248,13 +243,13 @@ def case(labels: Labels, evidence: Mapping[str, float], linear: Result) -> Case:
     """
     counts = np.bincount(labels)
     per_class = int(np.median(counts[counts > 0]))
-    avoided = 1 - mistakes_left(linear.accuracy, labels)
+    left = mistakes_left(linear.accuracy, labels)
     size = f"{per_class} images in the median class, {'at least' if per_class >= LARGE else 'fewer than'} {LARGE}"
     best = max(evidence, key=lambda layer: evidence[layer])
-    similar = best == depths.FINAL and avoided >= _SIMILAR
+    similar = best == depths.FINAL and _suits(left)
     domain = (
         f"LogME is highest at {'the last features' if best == depths.FINAL else best}, and a linear head on the last "
-        f"features avoids {avoided:.0%} of the mistakes of guessing; similar from {_SIMILAR:.0%} on"
+        f"features avoids {1 - left:.0%} of the mistakes of guessing; similar from {_SIMILAR:.0%} on"
     )
     return Case(per_class >= LARGE, similar, f"{size}; {domain}")
 
@@ -268,6 +263,11 @@ def mistakes_left(accuracy: float, labels: Labels) -> float:
     """
     guessing = 1 - float(np.bincount(labels).max()) / len(labels)
     return (1 - accuracy) / guessing if guessing else 0.0
+
+
+def _suits(left: float) -> bool:
+    """Whether features, as they are, avoid nine tenths of the mistakes of guessing."""
+    return 1 - left >= _SIMILAR
 
 
 def _compare(one: Result, other: Result) -> tuple[float, float, int, int]:

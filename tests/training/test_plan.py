@@ -27,7 +27,7 @@ def test_within_noise_no_finetuning_wins(seed: int):
     assert "partial is not better" in why
 
 
-@pytest.mark.parametrize(("left", "winner"), [(0.0, "linear"), (0.05, "linear"), (0.1, "partial"), (1.0, "partial")])
+@pytest.mark.parametrize(("left", "winner"), [(0.0, "linear"), (0.05, "linear"), (0.2, "partial"), (1.0, "partial")])
 def test_the_worse_the_features_the_less_must_finetuning_show(left: float, winner: str):
     """A gain of a quarter of a standard error: luck where features are good, to be taken where they are poor."""
     losses = np.random.default_rng(0).exponential(0.1, 200)
@@ -35,7 +35,7 @@ def test_the_worse_the_features_the_less_must_finetuning_show(left: float, winne
     gain = 0.25 * float(noise.std(ddof=1)) / 200**0.5
     lead, why = plan.choose([_result("linear", losses), _result("partial", losses + noise - gain)], left)
     assert lead.strategy == winner
-    assert f"by more than {plan.doubt(left):.2g} standard errors" in why
+    assert ("by more than a standard error" in why) is (winner == "linear")
 
 
 @given(st.permutations(["linear", "svm", "multilayer"]))
@@ -75,7 +75,7 @@ def test_candidates_meet_on_the_images_of_both():
 @pytest.mark.parametrize(
     ("per_class", "validation", "mistakes", "said"),
     [
-        (10, 100, 50, "too few to learn from"),
+        (7, 100, 50, "too few to learn from"),
         (100, 5, 50, "too few to judge by"),
         (100, 100, 0, "0.00% mistakes"),
         (100, 100, 1, "0.50% mistakes"),
@@ -85,16 +85,19 @@ def test_candidates_meet_on_the_images_of_both():
 def test_finetuning_must_be_worth_trying(per_class: int, validation: int, mistakes: int, said: str):
     """Images enough to learn from and to judge by, and mistakes enough that half of them would matter."""
     lead = _result("linear", np.zeros(200), mistakes)
-    refusal = plan.refusal(lead, np.repeat(np.arange(2), per_class), range(validation))
+    refusal = plan.refusal(lead, np.repeat(np.arange(2), per_class), range(validation), 0.0)
     assert said in refusal
     assert bool(refusal) is bool(said)
 
 
-@pytest.mark.parametrize(("validation", "said"), [(100, "0.9 standard errors on 100 validation images"), (1000, "")])
-def test_finetuning_must_be_able_to_win(validation: int, said: str):
-    """Few mistakes on few images: even with half of them gone, the gain would not be clear of noise."""
+@pytest.mark.parametrize(
+    ("validation", "left", "said"),
+    [(100, 0.05, "0.9 standard errors on 100 validation images"), (1000, 0.05, ""), (100, 0.2, "")],
+)
+def test_finetuning_must_be_able_to_win(validation: int, left: float, said: str):
+    """Few mistakes on few images: with half of them gone, the gain would not be clear of noise, if it has to be."""
     losses = np.where(np.arange(200) < 3, 3.0, 0.0)
-    refusal = plan.refusal(_result("linear", losses, 3), np.repeat([0, 1], 100), range(validation))
+    refusal = plan.refusal(_result("linear", losses, 3), np.repeat([0, 1], 100), range(validation), left)
     assert said in refusal
     assert bool(refusal) is bool(said)
 
