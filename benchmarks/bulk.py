@@ -4,9 +4,9 @@ Makes a folder of so many links to the photos and classifies it by `python -m se
 without interruption, and once killed by SIGKILL at --kills random moments and given again. The limit is what one
 process per core does with the same photos and engine but no service and no client (see benchmarks/limit.py), measured
 before, after, and three times between, as machines change their speed: the client is then stopped by SIGSTOP, what it
-has asked is still answered, and from there the clock stands still until the client goes on. Memory is proportional set
-size (PSS). Ends with 1 when a row is lost, doubled or different, or when the memory of the client or of the service
-grew by more than 5 %.
+has asked is still answered, and from there the clock stands still until the client goes on. Memory is the largest
+proportional set size (PSS) of those seen once a second. Ends with 1 when a row is lost, doubled or different, or when
+client or service took over a tenth more memory in the last third of the images than in the first.
 """
 
 import argparse
@@ -32,8 +32,9 @@ _PER_FOLDER: Final = 500
 _LIMIT_S: Final = 5
 _PARTS: Final = 4
 _LIMIT_PHOTOS: Final = 200
-_GROWTH: Final = 1.05
-_EVERY_S: Final = 0.1
+_GROWTH: Final = 1.1
+_EVERY_S: Final = 1.0
+_LOOK_S: Final = 0.1
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -64,28 +65,34 @@ def _measure(options: argparse.Namespace, folder: Path, photos: Sequence[Path], 
         limits = [limit.images_per_s(_LIMIT_S)]
         began, paused_s = time.monotonic(), 0.0
         run = _start(folder, address, "whole.csv")
-        early = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images // 10), _memory_mb(service.pid)]
-        for part in range(1, _PARTS):
-            _wait(run, lambda part=part: _rows(folder / "whole.csv") >= images * part // _PARTS)  # type: ignore[misc]
-            paused_s += _limit_between(run, service, limit, limits)
-        late = [_memory_when(run, lambda: _rows(folder / "whole.csv") >= images * 95 // 100), _memory_mb(service.pid)]
+        seen: list[tuple[int, float, float]] = []
+        for part in range(1, _PARTS + 1):
+            while (rows := _rows(folder / "whole.csv")) < images * part // _PARTS and run.poll() is None:
+                seen.append((rows, _memory_mb(run.pid), _memory_mb(service.pid)))
+                time.sleep(_EVERY_S)
+            if part < _PARTS:
+                paused_s += _limit_between(run, service, limit, limits)
         code = run.wait()
         took_s = time.monotonic() - began - paused_s
         limits.append(limit.images_per_s(_LIMIT_S))
     for at in sorted(random.Random(0).sample(range(images // 20, images * 19 // 20), kills)):
         run = _start(folder, address, "resumed.csv")
-        _memory_when(run, lambda at=at: _rows(folder / "resumed.csv") >= at)  # type: ignore[misc]
+        _wait(run, lambda at=at: _rows(folder / "resumed.csv") >= at)  # type: ignore[misc]
         run.kill()
         run.wait()
     again = _start(folder, address, "resumed.csv").wait()
     whole, resumed = _read(folder / "whole.csv"), _read(folder / "resumed.csv")
     per_s, of = images / took_s, sum(limits) / len(limits)
     names, names_resumed = ({path for path, *_ in rows} for rows in (whole, resumed))
+    early, late = (
+        [max(one[column] for one in seen if low <= one[0] / images < high) for column in (1, 2)]
+        for low, high in ((0, 1 / 3), (2 / 3, 2))
+    )
     lines = (
         f"{images} images in {took_s:.1f} s: {per_s:.0f}/s, {per_s / of:.2f} of the limit of {of:.0f}/s "
         f"({', '.join(f'{one:.0f}' for one in limits)})",
-        f"memory at a tenth and near the end: client {early[0]:.0f} and {late[0]:.0f} MB, service {early[1]:.0f} and "
-        f"{late[1]:.0f} MB",
+        f"memory in the first and in the last third: client {early[0]:.0f} and {late[0]:.0f} MB, service "
+        f"{early[1]:.0f} and {late[1]:.0f} MB",
         f"rows: {len(whole)}, names: {len(names)}; exit code {code}",
         f"with {kills} kill -9: rows {len(resumed)}, names: {len(names_resumed)}; exit code {again}; rows that differ: "
         f"{len(set(whole) ^ set(resumed))}",
@@ -132,13 +139,7 @@ def _in_flight(service: Running) -> float:
 def _wait(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> None:
     """Until something holds, or the client has ended."""
     while not holds() and run.poll() is None:
-        time.sleep(_EVERY_S)
-
-
-def _memory_when(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> float:
-    """MB of the client when something holds, or when it has ended (then 0)."""
-    _wait(run, holds)
-    return _memory_mb(run.pid)
+        time.sleep(_LOOK_S)
 
 
 def _memory_mb(pid: int) -> float:
