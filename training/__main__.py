@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
+    unpublished = "; nothing was published" if options.run in {_train, _demo} else ""
     try:
         status: int = options.run(options, arguments, console)
     except (DataError, SettingError) as error:
@@ -48,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(f"the exported version was refused, nothing was published: {error}", _FAILED)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _report(f"{error.strerror or error}{where}; nothing was published", _FAILED)
+        return _report(f"{error.strerror or error}{where}{unpublished}", _FAILED)
     except MemoryError:
-        return _report("out of memory; a smaller --batch-size or --side may help; nothing was published", _FAILED)
+        return _report(f"out of memory; a smaller --batch-size or --side may help{unpublished}", _FAILED)
     except KeyboardInterrupt:
-        return _report("interrupted; nothing was published", _INTERRUPTED)
+        return _report(f"interrupted{unpublished}", _INTERRUPTED)
     return status
 
 
@@ -127,7 +128,7 @@ def _settings(
         strategy=strategy,
         backbone=options.backbone,
         weights=options.weights,
-        unfreeze=getattr(options, "unfreeze", Settings.unfreeze),
+        unfreeze=getattr(options, "unfreeze", None),
         freeze=getattr(options, "freeze", None),
         flip=getattr(options, "flip", False),
         side_px=getattr(options, "side", None),

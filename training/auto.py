@@ -201,10 +201,9 @@ def _try_finetuning(run: _Run, lead: Result, left: float) -> tuple[tuple[Result,
     refusal = plan.refusal(lead, task.labels[list(task.split.train)], task.split.validation, left)
     if refusal:
         return None, f"not tried: {refusal}"
-    blocks = len(backbones.boundaries(run.backbone.network))
-    if not blocks:
+    if not backbones.boundaries(run.backbone.network):
         return None, f"not tried: {run.backbone.family.name} cannot be cut between its blocks"
-    asked = replace(settings, strategy="partial", unfreeze=min(settings.unfreeze, blocks))
+    asked = replace(settings, strategy="partial")
     start, left_s = run.clock(), run.budget.left_s
     if left_s <= 0:
         return None, "not tried: nothing is left of the budget"
@@ -217,7 +216,7 @@ def _try_finetuning(run: _Run, lead: Result, left: float) -> tuple[tuple[Result,
     except SettingError as error:
         return None, f"not possible: {error}"
     found = plan.result(
-        f"partial, {asked.unfreeze} blocks, {len(trained.epochs) - 1} epochs",
+        f"partial, {trained.hyperparameters['unfreeze']} blocks, {len(trained.epochs) - 1} epochs",
         "partial",
         np.asarray(trained.held_out),
         trained.scores,

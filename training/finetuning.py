@@ -5,6 +5,7 @@ spoil them. `partial` computes what goes into its first trained block once per i
 on disk for the run, and so pays in each epoch for the trained blocks alone.
 """
 
+import math
 from dataclasses import replace
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
     if settings.strategy == "full":
         decoded = pixels.loader(task.pick(task.split.train + task.split.validation), task.spec)
         return gradient.train(task, settings, phases, recipe, model=whole, whole=whole, head=head, load=decoded)
-    cut = _cut(backbone, settings)
+    cut = _cut(backbone, head, settings, phases.left_s)
     boundary = {"unfreeze": str(_unfrozen(backbone, cut)), "frozen_up_to": cut.name}
     with activations.computed(task, backbone, cut, settings, phases) as computed:
         copies = {"changed_copies": str(len(computed.versions) - 1), "changes": str(Augmentation(settings.flip))}
@@ -120,11 +121,27 @@ def _hold_batch_norm(network: Any) -> None:  # noqa: ANN401 - keras is untyped
             layer.trainable = False
 
 
-def _cut(backbone: Backbone, settings: Settings) -> Any:  # noqa: ANN401 - keras is untyped
+def _cut(backbone: Backbone, head: Any, settings: Settings, left_s: float) -> Any:  # noqa: ANN401 - keras is untyped
+    """Where the frozen part ends: as asked; else before half of the blocks, or a quarter where time is too short.
+
+    Half of them need no more than the fewest steps to be worth as much as a quarter with twice as many.
+
+    Args:
+        backbone: to be cut.
+        head: its new one.
+        settings: unfreeze, freeze and batch size.
+        left_s: for training.
+    """
     boundaries = backbones.boundaries(backbone.network)
     if not boundaries:
         raise SettingError(f"{backbone.family.name} cannot be cut between its blocks; --strategy full trains all of it")
-    flag, blocks, otherwise = "--unfreeze", settings.unfreeze, "--strategy full trains all of it"
+    if settings.unfreeze is None and settings.freeze is None:
+        half, quarter = (boundaries[-max(1, len(boundaries) // part)] for part in (2, 4))
+        if math.isinf(left_s):
+            return half
+        needed_s = _FEWEST_STEPS * gradient.step_s(_top(backbone, half, head), settings.batch_size)
+        return half if needed_s < left_s else quarter
+    flag, blocks, otherwise = "--unfreeze", settings.unfreeze or 0, "--strategy full trains all of it"
     if settings.freeze is not None:
         flag, blocks, otherwise = "--freeze", settings.freeze, "--strategy linear freezes all of it"
     if blocks > len(boundaries):

@@ -38,8 +38,8 @@ def add_strategy(group: "argparse._ArgumentGroup") -> None:
         default="auto",
         help="auto: measures what the data are like, tries what is worth it within --time-budget, and says why the "
         "winner won. linear: logistic regression on the frozen backbone's features. svm: a linear support vector "
-        "machine on an earlier layer. multilayer: logistic regression on several depths together. partial: then the "
-        "last blocks, at a low learning rate. full: then the whole network. scratch: a basic network without "
+        "machine on an earlier layer. multilayer: logistic regression on several depths together. partial: a head, "
+        "then the last blocks with it. full: then the whole network. scratch: a basic network without "
         "pre-training, for comparison",
     )
 
@@ -93,7 +93,12 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
     """What `partial`, `full` and `scratch` train by."""
     depth = group.add_mutually_exclusive_group()
     depth.add_argument(
-        "--unfreeze", type=WholeNumber(1, 1000), default=3, metavar="K", help="blocks that partial trains, from the end"
+        "--unfreeze",
+        type=WholeNumber(1, 1000),
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help="blocks that partial trains, from the end (default: half of them; auto: a quarter where half would "
+        "take too long)",
     )
     depth.add_argument(
         "--freeze",
@@ -107,8 +112,8 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
         type=WholeNumber(1, 100_000),
         default=argparse.SUPPRESS,
         metavar="N",
-        help="epochs, of which the best on validation is kept (default: 12 for partial and full, more for few images; "
-        "at most 30 for scratch, which stops when validation no longer improves)",
+        help="passes over the train split (default: 12 for partial and full, more for few images; at most 30 for "
+        "scratch, which stops when validation no longer improves, and keeps the best)",
     )
     group.add_argument(
         "--batch-size", type=WholeNumber(1, 4096), default=32, metavar="N", help="images per gradient step"

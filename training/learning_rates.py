@@ -1,10 +1,11 @@
-"""How fast each layer learns, and when: Adam with a share of the rate per variable, warm-up, then half a cosine."""
+"""How fast each layer learns, and when: clipped Adam, a share of its rate per variable, warm-up, half a cosine."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import keras
+import tensorflow as tf
 
 from training import backbones
 
@@ -13,10 +14,12 @@ DECAY: Final = 0.9
 hold for any picture; what they have learnt from a million pictures a few hundred can only spoil."""
 
 _WARM_UP: Final = 0.1
+_LONGEST: Final = 1.0
+"""Of a step's gradient, over all variables: without it, at these rates, one batch can ruin what was pre-trained."""
 
 
 class Adam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Adam whose rate is multiplied by each variable's own share.
+    """Adam by clipped gradients, whose rate is multiplied by each variable's own share.
 
     Args:
         learning_rate: to begin with; a schedule sets it anew for each step.
@@ -26,6 +29,13 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]
     def __init__(self, learning_rate: float, shares: Sequence[float]) -> None:
         super().__init__(learning_rate)
         self._shares = tuple(shares)
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """One step of all variables."""
+        # Keras' own global_clipnorm is of what one replica has, before they are added up.
+        added = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+        share = tf.minimum(1.0, _LONGEST / tf.linalg.global_norm(added))
+        super().apply([gradient * share for gradient in grads], trainable_variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ANN401 - Keras' signature
         """One step of one variable."""

@@ -35,7 +35,7 @@ def train(task: Task, settings: Settings, phases: Phases) -> Trained:
         epochs=settings.epochs or _EPOCHS,
         learning_rate=learning_rate,
         schedule=learning_rates.constant(learning_rate),
-        optimizer=lambda model: learning_rates.optimizer(model, {}),
+        optimizer=lambda _model: keras.optimizers.Adam(),
         patience=_PATIENCE,
         augmentation=Augmentation(settings.flip),
         smoothing=_SMOOTHING,

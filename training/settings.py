@@ -19,7 +19,8 @@ class Settings:
         strategy: one of STRATEGIES.
         backbone: a name of keras.applications; unused by `scratch`.
         weights: "imagenet", "none" or a file.
-        unfreeze: blocks that `partial` trains, counted from the end.
+        unfreeze: blocks that `partial` trains, counted from the end; None for half of them, or a quarter
+            where there is no time for half.
         freeze: blocks that `partial` does not train, counted from the start; used in place of unfreeze.
         flip: whether pictures may be mirrored in training.
         side_px: S; None for the backbone's own (64 for `scratch`).
@@ -49,7 +50,7 @@ class Settings:
     strategy: str = "auto"
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
-    unfreeze: int = 3
+    unfreeze: int | None = None
     freeze: int | None = None
     flip: bool = False
     side_px: int | None = None
@@ -65,7 +66,7 @@ class Settings:
     group_regex: str | None = None
     engine: str = "auto"
     command: str = ""
-    time_budget: float = 150.0
+    time_budget: float = 300.0
     champion: bool = False
     publish_anyway: bool = False
     fresh: bool = False

@@ -254,6 +254,13 @@ def test_missing_weights_do_not_end_an_audit(
     assert "did you mean" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_written_is_named(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """One line, and nothing of publishing, which an audit never does."""
+    arguments = ["audit", str(photos), "--cache", str(tmp_path / "cache"), "--no-label-check"]
+    assert main([*arguments, "--json", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: Is a directory ({tmp_path})\n"
+
+
 def test_file_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Brackets are no markup of the terminal's, angle brackets none of HTML's."""
     random = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Fine-tuning trains what it says and nothing else, keeps the best weights, and repeats itself with the same seed."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from service.image import decode
-from training import backbones, features, finetuning, plan, scratch, strategies
+from training import backbones, features, finetuning, gradient, learning_rates, plan, scratch, strategies
 from training.errors import DataError, SettingError
 from training.progress import Phases
 from training.settings import Settings
@@ -108,6 +109,35 @@ def test_freeze_counts_from_the_start_and_the_seed_decides(partial: Run, task: T
         assert cut.items() <= run.trained.hyperparameters.items()
     assert again.trained.epochs == partial.trained.epochs
     np.testing.assert_array_equal(again.trained.scores, partial.trained.scores)
+
+
+def test_half_of_the_blocks_or_a_quarter_in_a_hurry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By how long 200 steps of half of them would take; how fast those are is measured, and changes nothing."""
+    settings = _settings(tmp_path, "partial")
+    backbone = strategies.prepare(settings).backbone
+    before, boundaries = backbone.network.get_weights(), backbones.boundaries(backbone.network)
+    head = keras.layers.Dense(3, name="head")
+    assert finetuning._cut(backbone, head, settings, math.inf) is boundaries[-6]  # of 13
+    assert finetuning._cut(backbone, head, settings, 1e6) is boundaries[-6]
+    for one, other in zip(before, backbone.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    monkeypatch.setattr(gradient, "step_s", lambda _model, _size: 1.0)
+    assert finetuning._cut(backbone, head, settings, 201.0) is boundaries[-6]
+    assert finetuning._cut(backbone, head, settings, 199.0) is boundaries[-3]
+    assert finetuning._cut(backbone, head, dataclasses.replace(settings, unfreeze=6), 1.0) is boundaries[-6]
+
+
+def test_one_batch_cannot_ruin_much():
+    """A gradient of a million moves a variable no further than one of 1 does."""
+    ends = []
+    for gradients in ((1.0, 1.0, 1.0), (1.0, 1e6, 1.0)):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+        optimizer = learning_rates.optimizer(model, {})
+        optimizer.learning_rate = 0.01
+        for one in gradients:
+            optimizer.apply([keras.ops.full((1, 1), one)], model.trainable_weights)
+        ends.append(float(model.get_weights()[0].item()))
+    assert ends[1] == pytest.approx(ends[0])
 
 
 def test_what_came_is_kept_when_training_ruins_it(task: Task, tmp_path: Path):
