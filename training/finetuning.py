@@ -24,7 +24,7 @@ from training.task import Task, Trained
 
 _EPOCHS: Final = 12
 _FEWEST_STEPS: Final = 200
-_MOST_EPOCHS: Final = 40
+_MOST_EPOCHS: Final = 100
 _LEARNING_RATES: Final = {"partial": (1e-4, 1e-3), "full": (3e-5, 3e-4)}
 _WORTH: Final = 10.0
 """The highest rate is for features on which a head makes a tenth of the mistakes of guessing, or more."""
