@@ -135,15 +135,16 @@ def _cut(backbone: Backbone, head: Any, settings: Settings, left_s: float) -> An
     boundaries = backbones.boundaries(backbone.network)
     if not boundaries:
         raise SettingError(f"{backbone.family.name} cannot be cut between its blocks; --strategy full trains all of it")
-    if settings.unfreeze is None and settings.freeze is None:
+    if settings.freeze is not None:
+        flag, blocks, otherwise = "--freeze", settings.freeze, "--strategy linear freezes all of it"
+    elif settings.unfreeze is not None:
+        flag, blocks, otherwise = "--unfreeze", settings.unfreeze, "--strategy full trains all of it"
+    else:
         half, quarter = (boundaries[-max(1, len(boundaries) // part)] for part in (2, 4))
         if math.isinf(left_s):
             return half
         needed_s = _FEWEST_STEPS * gradient.step_s(_top(backbone, half, head), settings.batch_size)
         return half if needed_s < left_s else quarter
-    flag, blocks, otherwise = "--unfreeze", settings.unfreeze or 0, "--strategy full trains all of it"
-    if settings.freeze is not None:
-        flag, blocks, otherwise = "--freeze", settings.freeze, "--strategy linear freezes all of it"
     if blocks > len(boundaries):
         raise SettingError(
             f"expected {flag} of 1 to {len(boundaries)} for {backbone.family.name}, got {blocks}; {otherwise}"
