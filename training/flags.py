@@ -137,7 +137,8 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--flip",
         action="store_true",
-        help="also train on mirrored pictures (partial, full, scratch); right for photos, wrong for documents, text, hands",
+        help="also train on mirrored pictures (partial, full, scratch); right for photos, wrong for documents, text "
+        "and hands",
     )
     group.add_argument(
         "--fresh",
