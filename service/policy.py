@@ -177,6 +177,19 @@ def read_policy(model: Path) -> Policy:
         raise BrokenPolicy(f"{FILE}: expected UTF-8, got something else") from error
 
 
+def live_version(models: Path, name: str) -> int:
+    """The version that should answer by default, as far as files tell; 0 where nothing is published.
+
+    Where serving.json cannot be understood, or wants nothing that there is, it is the highest.
+    """
+    published = list_versions(models).get(name, [])
+    highest = max(published, default=0)
+    try:
+        return read_policy(models / name).live(published) or highest
+    except BrokenPolicy:
+        return highest
+
+
 def change_policy(models: Path, name: str, change: Change, refused: Sequence[int] = ()) -> tuple[Policy, Policy]:
     """Changes one model's policy, one caller after the other, and writes it in one step.
 

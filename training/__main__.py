@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 when what was given is wrong; 3 when pre-trained weights cannot be had; 4 when the
-        published version is significantly better; 1 when something else is; 130 when
+        live version is significantly better; 1 when something else is; 130 when
         interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -95,7 +95,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     publishing.add_argument(
         "--champion",
         action="store_true",
-        help="ask the published version about the same test images, and publish nothing (exit code 4) when the new one "
+        help="ask the live version about the same test images, and publish nothing (exit code 4) when the new one "
         "is significantly worse",
     )
     publishing.add_argument(

@@ -1,4 +1,4 @@
-"""The new version against the published one, on the same test images: is it significantly worse?
+"""The new version against the live one, on the same test images: is it significantly worse?
 
 Both answer through the service's own classifier, and only images on which one is right and the other wrong tell them
 apart (McNemar 1947, exact). What follows from the answer is training/train.py.
@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from protos.manifest_pb2 import ChampionComparison
 from service.errors import GraftError
-from service.published import list_versions
+from service.policy import live_version
 from service.version import read_version
 from training import evaluation
 from training.evaluation import Prediction
@@ -31,10 +31,10 @@ def compare(
     engine: str,
     on_progress: Callable[[int, int], None],
 ) -> ChampionComparison | None:
-    """Asks the highest published version of this name about the images that the new one has just answered.
+    """Asks the version of this name that answers by default about the images that the new one has just answered.
 
     Classes that only one of the two knows are left out, with their images: on them there is nothing to compare. A
-    published version that does not load, or shares fewer than two classes, is incomparable and stops nothing.
+    live version that does not load, or shares fewer than two classes, is incomparable and stops nothing.
 
     Args:
         models: the models directory.
@@ -48,10 +48,9 @@ def compare(
     Returns:
         None where nothing is published.
     """
-    numbers = list_versions(models).get(name)
-    if not numbers:
+    number = live_version(models, name)
+    if not number:
         return None
-    number = numbers[-1]
     try:
         manifest = read_version(models / name / str(number)).manifest
         shared = set(class_names) & set(manifest.class_names)

@@ -16,7 +16,7 @@ class WeightsUnavailable(Exception):
 
 
 class WorseThanChampion(Exception):
-    """The new version is significantly worse than the published one, and was not published.
+    """The new version is significantly worse than the live one, and was not published.
 
     The message has the numbers, and says what to do about it.
     """

@@ -37,7 +37,7 @@ class Settings:
         engine: what evaluates the export; one of service.settings.LOCAL_ENGINES.
         command: what was typed.
         time_budget: seconds that `auto` may spend on deciding and training.
-        champion: refuse a version that is significantly worse than the published one.
+        champion: refuse a version that is significantly worse than the live one.
         publish_anyway: do not refuse it, but say so.
         fresh: do not go on from what an interrupted run has left.
         tensorboard: folder for TensorBoard's logs of gradient training; None for no such.

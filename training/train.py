@@ -18,6 +18,8 @@ from rich.console import Console
 
 from protos.manifest_pb2 import DataFingerprint, Evaluation, Manifest
 from service.image import ImageSpec
+from service.policy import FILE as POLICY
+from service.policy import live_version
 from service.version import REPORT, UNFINISHED, next_number, publish, remove_unfinished, write_manifest
 from training import dataset, duplicates, grouping, quiet, split
 from training.audit import findings, page, terminal
@@ -44,7 +46,7 @@ def run(settings: Settings, console: Console) -> Path:
     Raises:
         DataError: the data cannot be trained on.
         SettingError: what was asked for cannot be done.
-        WorseThanChampion: what is published is better.
+        WorseThanChampion: what is live is better.
         GraftError: the export does not answer as it should; nothing was published.
         OSError: the disk is full, or something else that the machine did.
     """
@@ -112,7 +114,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     labels = task.labels[list(task.split.test)]
     manifest.metrics.test.CopyFrom(evaluation.evaluate(labels, answers, task.class_names, engine))
 
-    # ---- The published version's answers to the same images ----
+    # ---- The live version's answers to the same images ----
     if settings.champion:
         _challenge(settings, manifest, predictions, phases)
 
@@ -182,7 +184,7 @@ def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[
 
 
 def _challenge(settings: Settings, manifest: Manifest, predictions: "Sequence[Prediction]", phases: Phases) -> None:
-    """Compares with the published version, records it, and refuses to go on where the new one is worse."""
+    """Compares with the live version, records it, and refuses to go on where the new one is worse."""
     from training import champion  # noqa: PLC0415 - SciPy
 
     with phases.phase("asking the champion") as advance:
@@ -248,8 +250,14 @@ def _summarise(phases: Phases, manifest: Manifest, verdict: str, published: Path
         ("verdict", verdict),
         ("published", str(published)),
         ("report", str(published / REPORT / "index.html")),
-        ("next", f"python -m service --models {settings.models}"),
     ]
+    live = live_version(settings.models, settings.name)
+    if live == manifest.version:
+        rows.append(("next", f"python -m service --models {settings.models}"))
+    else:
+        rows.append(("live", f"version {live} stays so, as {settings.models / settings.name / POLICY} says"))
+        change = f"python -m service.models --models {settings.models}"
+        rows.append(("next", f"{change} unpin {settings.name}, or latest {settings.name} 1"))
     console.print()
     for name, value in rows:
         console.print(f"{name:<22} {value}", markup=False)

@@ -76,6 +76,7 @@ class Candidate:
 _BF16: Final = Candidate("openvino/bf16", "service.engine.openvino", 0.05, aside=True)
 _F32: Final = Candidate("openvino/f32", "service.engine.openvino", 0.001, aside=True)
 _TENSORFLOW: Final = Candidate("tensorflow/f32", "service.engine.tensorflow", 0.001)
+_ON_GPU: Final = replace(_TENSORFLOW, options={"only_on_gpu": True})
 _REMOTE: Final = Candidate("tensorflow-serving", "service.engine.tensorflow_serving", 0.05)
 
 
@@ -94,7 +95,7 @@ def candidates(
         return [replace(_REMOTE, options=remote or {})]
     # bf16 without instructions for it is emulated and slower than f32
     on_cpu = [_BF16, _F32] if cpu_flags & {"amx_bf16", "avx512_bf16"} else [_F32]
-    everything = [_TENSORFLOW, *on_cpu] if has_gpu else [*on_cpu, _TENSORFLOW]
+    everything = [_ON_GPU, *on_cpu, _TENSORFLOW] if has_gpu else [*on_cpu, _TENSORFLOW]
     if engine == "auto":
         return everything
     asked = [one for one in (_BF16, _F32, _TENSORFLOW) if one.name == engine]

@@ -20,11 +20,16 @@ class Loaded:
 
     On a GPU every batch is padded to a power of two, so that only a few shapes are ever compiled; they are run once
     here, before the first request.
+
+    Raises:
+        RuntimeError: it should be `only_on_gpu`, and TensorFlow finds none.
     """
 
-    def __init__(self, version: Version, name: str, threads: int) -> None:
+    def __init__(self, version: Version, name: str, threads: int, *, only_on_gpu: bool = False) -> None:
         self.name = name
         gpus = tf.config.list_physical_devices("GPU")
+        if only_on_gpu and not gpus:
+            raise RuntimeError("this host has a GPU that TensorFlow cannot use; are the CUDA libraries installed?")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         if not gpus:

@@ -58,6 +58,15 @@ def test_the_highest_version_answers_the_same_images(version_factory: VersionFac
     assert "significantly worse than version 3: 2 of 7 test images right against 7" in describe(worse)
 
 
+@pytest.mark.parametrize(("policy", "asked"), [('{"labels": {"stable": 1}}', 1), ("{", 3), ("{}", 3)])
+def test_the_champion_is_the_live_version(version_factory: VersionFactory, tmp_path: Path, policy: str, asked: int):
+    """After a rollback that is not the highest; without a policy that can be understood it is."""
+    version_factory(tmp_path, number=1)
+    version_factory(tmp_path, number=3)
+    (tmp_path / "pets" / "serving.json").write_text(policy)
+    assert _compare(tmp_path, _predictions(tmp_path, 2, 2)).version == asked
+
+
 def test_classes_that_only_one_knows_are_left_out(version_factory: VersionFactory, tmp_path: Path):
     """Their images are not compared, and the sentence says on how many classes it was."""
     version_factory(tmp_path)
@@ -87,7 +96,7 @@ def test_exit_code_4_and_nothing_published(
 ):
     """`train --champion` against a better version: one line, 4, no directory; told to, it publishes and reports it.
 
-    What was trained for the refused version is not trained again.
+    What was trained for the refused version is not trained again. A version that will not be live says so.
     """
     arguments = [
         "train", str(photos), "--models", str(tmp_path), "--name", "tints", "--cache", str(tmp_path / "cache"),
@@ -103,6 +112,8 @@ def test_exit_code_4_and_nothing_published(
     assert "80 of 100 test images right against 95; 16 only by version 3" in first.err
     assert "nothing was published. --publish-anyway" in first.err
     assert not list((tmp_path / "tints").iterdir())
+    (tmp_path / "tints" / "1").mkdir()
+    (tmp_path / "tints" / "serving.json").write_text('{"labels": {"stable": 1}}')
     assert main([*arguments, "--publish-anyway"]) == 0
     curve = [line for line in first.out.splitlines() if line.startswith("epoch")]
     again = capsys.readouterr().out
@@ -110,7 +121,9 @@ def test_exit_code_4_and_nothing_published(
     assert "\nepoch" not in again
     assert "significantly worse than version 3" in again
     assert not list((tmp_path / "cache" / "runs").iterdir())
-    assert read_version(tmp_path / "tints" / "1").manifest.champion == better
-    page = (tmp_path / "tints" / "1" / "assets.extra" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "version 1 stays so" in again
+    assert f"python -m service.models --models {tmp_path} unpin tints" in again
+    assert read_version(tmp_path / "tints" / "2").manifest.champion == better
+    page = (tmp_path / "tints" / "2" / "assets.extra" / "report" / "index.html").read_text(encoding="utf-8")
     assert "significantly worse than version 3: 80 of 100 test images" in page
     assert "keep version 3, which is significantly better" in page

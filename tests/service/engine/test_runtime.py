@@ -18,7 +18,7 @@ _AMX = frozenset({"avx512f", "amx_bf16"})
     [
         ("auto", _AMX, False, ["openvino/bf16", "openvino/f32", "tensorflow/f32"]),
         ("auto", frozenset({"avx2"}), False, ["openvino/f32", "tensorflow/f32"]),
-        ("auto", frozenset(), True, ["tensorflow/f32", "openvino/f32"]),
+        ("auto", frozenset(), True, ["tensorflow/f32", "openvino/f32", "tensorflow/f32"]),
         ("openvino", _AMX, True, ["openvino/bf16", "openvino/f32"]),
         ("openvino", frozenset(), False, ["openvino/f32"]),
         ("openvino/bf16", frozenset(), False, ["openvino/bf16"]),
@@ -95,6 +95,18 @@ def test_when_none_is_right_every_reason_is_told(version: Version) -> None:
     assert "missing: not installed" in text
     assert "crashes: does not load the model (RuntimeError: cannot read this model)" in text
     assert "wrong: golden a: scores differ from the trainer's by 0.4000, allowed 0.02" in text
+
+
+def test_a_gpu_that_tensorflow_cannot_use_is_told(version_factory, tmp_path, monkeypatch, caplog) -> None:
+    """Without the CUDA libraries TensorFlow would compute on the CPU, slower than OpenVINO, and say nothing."""
+    import tensorflow as tf  # noqa: PLC0415 - seconds
+
+    from service.version import read_version  # noqa: PLC0415
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
+    loaded = load(read_version(version_factory(tmp_path)), candidates("auto", frozenset(), has_gpu=True), threads=1)
+    assert loaded.name == "openvino/f32"
+    assert "tensorflow/f32: does not load the model (RuntimeError: this host has a GPU" in caplog.text
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
