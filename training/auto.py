@@ -174,20 +174,20 @@ def _try_heads(run: _Run, heads: Sequence[Head]) -> tuple[list[tuple[Result, Hea
         found, fit = _try(run, head, everything)
         tried.append((found, head, fit))
         if not fit.tried:
-            # A class with one image: no folds, so nothing could be told apart.
+            # One picture of each class: no folds, so nothing could be told apart.
             break
     return tried, dropped
 
 
 def _try(run: _Run, head: Head, rows: NDArray[np.intp]) -> tuple[Result, LinearHead]:
-    positions = np.asarray(run.fitted)[rows]
     start = run.clock()
     fit = head.fit(run.task, run.computed, rows)
+    positions = np.asarray(run.fitted)[rows][fit.held_out]
     found = plan.result(
         head.name,
         head.strategy,
         positions,
-        fit.scores,
+        fit.scores[fit.held_out],
         run.task.labels[positions],
         seconds=run.clock() - start,
         parameters=fit.kernel.size + fit.bias.size,

@@ -106,8 +106,8 @@ def _linear_head(task: Task, features: NDArray[np.float32]) -> tuple[Any, float]
     head = keras.layers.Dense(task.classes, name="head")
     head.build((None, features.shape[1]))
     head.set_weights([fitted.kernel, fitted.bias])
-    accuracy = float(np.mean(fitted.scores.argmax(axis=1) == labels))
-    return head, plan.mistakes_left(accuracy, labels)
+    right = fitted.scores.argmax(axis=1) == labels
+    return head, plan.mistakes_left(float(np.mean(right[fitted.held_out])), labels)
 
 
 def _hold_batch_norm(network: Any) -> None:  # noqa: ANN401 - keras is untyped

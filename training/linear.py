@@ -83,9 +83,10 @@ class LinearHead:
         strength: the chosen C.
         temperature: what the logits were divided by.
         unknown_threshold: see calibration.
-        scores: calibrated out-of-fold probabilities, float32 [N,C]; of the fitted images themselves where they are too
-            few for folds.
-        tried: all strengths.
+        scores: calibrated probabilities of the images that were fitted, float32 [N,C].
+        held_out: which of these were out of fold, [N]: all but the only picture of a class, which every fold needs. All
+            where there was no fold; then the scores are of the final fit.
+        tried: all strengths; empty where there was no fold.
     """
 
     kernel: NDArray[np.float32]
@@ -94,6 +95,7 @@ class LinearHead:
     temperature: float
     unknown_threshold: float
     scores: Logits
+    held_out: NDArray[np.bool_]
     tried: tuple[Strength, ...]
 
     def logits(self, features: NDArray[np.float32]) -> Logits:
@@ -132,16 +134,17 @@ def trained(task: Task, backbone: Backbone, head: LinearHead, layers: Sequence[s
     """
     tried = sorted(head.tried, key=lambda one: one.log_loss)
     parameters = head.kernel.size + head.bias.size
+    held_out = np.asarray(task.split.train + task.split.validation)[head.held_out]
     return Trained(
         model=join(backbone, head, layers),
-        held_out=task.split.train + task.split.validation,
-        scores=head.scores,
+        held_out=held_out.tolist(),
+        scores=head.scores[head.held_out],
         temperature=head.temperature,
         unknown_threshold=head.unknown_threshold,
         trained_parameters=parameters,
         hyperparameters={"regularisation_c": f"{head.strength:g}", "folds": str(FOLDS)},
         tried=[
-            Tried(f"linear, C={one.value:g}", one.accuracy, one.seconds, len(head.scores), parameters) for one in tried
+            Tried(f"linear, C={one.value:g}", one.accuracy, one.seconds, len(held_out), parameters) for one in tried
         ],
     )
 
@@ -199,13 +202,16 @@ def fit(
     with threadpool_limits(1):
         basis = _row_space(standardised)
         standardised = standardised if basis is None else np.asarray(standardised @ basis, np.float32)
-        count = _Count((folds.max() + 1) * len(estimator.strengths) + 1, on_progress)
-        tried, held_out = _cross_validate(standardised, labels, folds, classes, estimator=estimator, count=count)
+        count = _Count(len(_numbers(folds)) * len(estimator.strengths) + 1, on_progress)
+        tried, out_of_fold = _cross_validate(standardised, labels, folds, classes, estimator=estimator, count=count)
         strength = min(tried, key=lambda one: one.log_loss).value if tried else estimator.default
         kernel, bias = _coefficients(estimator.make(strength).fit(standardised, labels), classes)
-    logits = held_out.get(strength, np.asarray(standardised @ kernel + bias, np.float32))
+    logits = np.asarray(standardised @ kernel + bias, np.float32)
+    held_out = folds >= 0
+    if tried:
+        logits[held_out] = out_of_fold[strength][held_out]
     kernel = kernel if basis is None else basis @ kernel
-    return _head((kernel, bias), (scale, mean, deviation), strength, logits=logits, labels=labels, tried=tried)
+    return _head((kernel, bias), (scale, mean, deviation), strength, logits, held_out, labels=labels, tried=tried)
 
 
 def fit_streamed(
@@ -227,7 +233,7 @@ def fit_streamed(
     everything = np.arange(len(labels))
     some = _some(labels, folds, seed)
     large = -(-len(labels) // AT_ONCE)
-    count = _Count((folds.max() + 1) * (len(estimator.strengths) + large) + large, on_progress)
+    count = _Count(len(_numbers(folds)) * (len(estimator.strengths) + large) + large, on_progress)
     with threadpool_limits(1):
         features = table.rows(some)
         tried, _ = _cross_validate(features, labels[some], folds[some], classes, estimator=estimator, count=count)
@@ -249,38 +255,49 @@ def fit_streamed(
             return weights
 
         logits = np.zeros((len(labels), classes), np.float32)
-        for fold in range(folds.max() + 1) if tried else ():
-            weights = fitted(folds[some] != fold, everything[folds != fold])
-            held_out = everything[folds == fold]
-            logits[held_out] = _for_each_class(streamed.logits(table, weights, held_out), classes)
+
+        def ask(weights: NDArray[np.float32], rows: NDArray[np.intp]) -> None:
+            logits[rows] = _for_each_class(streamed.logits(table, weights, rows), classes)
+
+        for fold in _numbers(folds):
+            ask(fitted(folds[some] != fold, everything[folds != fold]), everything[folds == fold])
         weights = fitted(np.ones(len(some), bool), everything)
-        if not tried:
-            logits = _for_each_class(streamed.logits(table, weights, everything), classes)
+        held_out = folds >= 0
+        if not held_out.all():
+            ask(weights, everything[~held_out])
     weights = _for_each_class(weights, classes)
     standardisation = (1.0, table.mean, table.deviation)
-    return _head((weights[:-1], weights[-1]), standardisation, strength, logits=logits, labels=labels, tried=tried)
+    return _head((weights[:-1], weights[-1]), standardisation, strength, logits, held_out, labels=labels, tried=tried)
 
 
 def _head(
     weights: tuple[NDArray[np.float32], NDArray[np.float32]],
     standardisation: tuple[float, NDArray[np.float32], NDArray[np.float32]],
     strength: float,
-    *,
     logits: Logits,
+    held_out: NDArray[np.bool_],
+    *,
     labels: Labels,
     tried: Sequence[Strength],
 ) -> LinearHead:
     """The calibrated head for features as they come, from one for standardised features and its out-of-fold logits."""
     kernel, bias = weights
     scale, mean, deviation = standardisation
-    temperature = calibration.temperature(logits, labels) if tried else 1.0
+    temperature = calibration.temperature(logits[held_out], labels[held_out]) if tried else 1.0
     scores = calibration.softmax(logits / temperature)
-    threshold = calibration.unknown_threshold(scores, labels) if tried else 0.0
+    threshold = calibration.unknown_threshold(scores[held_out], labels[held_out]) if tried else 0.0
     kernel = kernel / deviation[:, None] / temperature
     bias = bias / temperature - mean @ kernel
     kernel = kernel / scale
     return LinearHead(
-        kernel.astype(np.float32), bias.astype(np.float32), strength, temperature, threshold, scores, tuple(tried)
+        kernel=kernel.astype(np.float32),
+        bias=bias.astype(np.float32),
+        strength=strength,
+        temperature=temperature,
+        unknown_threshold=threshold,
+        scores=scores,
+        held_out=held_out if tried else np.ones_like(held_out),
+        tried=tuple(tried),
     )
 
 
@@ -300,7 +317,7 @@ def _row_space(features: NDArray[np.float32]) -> NDArray[np.float32] | None:
 def _some(labels: Labels, folds: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
     """About AT_ONCE rows, ascending: the same share of each class in each fold, at least one."""
     random = np.random.default_rng(seed)
-    cells = labels * (folds.max() + 1) + folds
+    cells = labels * (folds.max() + 2) + folds + 1
     order = random.permutation(len(labels))
     order = order[np.argsort(cells[order], kind="stable")]
     _, start, count = np.unique(cells[order], return_index=True, return_counts=True)
@@ -330,11 +347,12 @@ def _cross_validate(
     count: _Count,
 ) -> tuple[list[Strength], dict[float, Logits]]:
     """Fits each fold along the strengths, each from the one before: a third of the iterations of starting anew."""
-    held_out = {strength: np.zeros((len(labels), classes), np.float32) for strength in estimator.strengths}
+    out_of_fold = {strength: np.zeros((len(labels), classes), np.float32) for strength in estimator.strengths}
     seconds = dict.fromkeys(estimator.strengths, 0.0)
-    if folds.max() == 0:
+    held_out = folds >= 0
+    if not held_out.any():
         return [], {}
-    for fold in range(folds.max() + 1):
+    for fold in _numbers(folds):
         fitted = folds != fold
         model = estimator.make(estimator.strengths[0])
         for strength in estimator.strengths:
@@ -342,38 +360,45 @@ def _cross_validate(
             model.set_params(C=strength).fit(features[fitted], labels[fitted])
             seconds[strength] += time.monotonic() - start
             kernel, bias = _coefficients(model, classes)
-            held_out[strength][~fitted] = features[~fitted] @ kernel + bias
+            out_of_fold[strength][~fitted] = features[~fitted] @ kernel + bias
             count.add(1)
     tried = [
         Strength(
             strength,
-            _log_loss(logits, labels, estimator),
-            float(np.mean(logits.argmax(axis=1) == labels)),
+            _log_loss(logits[held_out], labels[held_out], estimator),
+            float(np.mean(logits[held_out].argmax(axis=1) == labels[held_out])),
             round(seconds[strength], 2),
         )
-        for strength, logits in held_out.items()
+        for strength, logits in out_of_fold.items()
     ]
-    return tried, held_out
+    return tried, out_of_fold
 
 
 def _folds(labels: Labels, groups: Sequence[int], seed: int) -> NDArray[np.intp]:
-    """A fold number per image: whole groups, and of every class about as many in each fold.
+    """A fold number per image, at most 5: whole groups, and of every class about as many in each fold.
 
-    As many folds as the smallest class has groups, at most 5. A group of several classes counts for its first image's.
-    All zeros, which is one fold, when a class would be missing from what a fold is fitted on.
+    A group of several classes counts for its first image's. -1, which every fold's fit knows, for the groups of a class
+    that would otherwise be missing from one of them, as one with a single picture.
     """
     numbers = np.asarray(groups)
     _, first = np.unique(numbers, return_index=True)
     by_class = [numbers[first[labels[first] == label]] for label in np.unique(labels)]
-    count = max(1, min(FOLDS, *(len(np.unique(numbers[labels == label])) for label in np.unique(labels))))
     random = np.random.default_rng(seed)
     fold_of = {}
     for members in by_class:
         for position, group in enumerate(random.permutation(members)):
-            fold_of[int(group)] = position % count
+            fold_of[int(group)] = position % FOLDS
     folds = np.array([fold_of[int(group)] for group in numbers], np.intp)
-    held = [len(np.unique(folds[labels == label])) for label in np.unique(labels)]
-    return folds if min(held) > 1 else np.zeros_like(folds)
+    for label in np.unique(labels):
+        members = labels == label
+        if len(np.unique(folds[members])) == 1:
+            folds[np.isin(numbers, numbers[members])] = -1
+    return folds
+
+
+def _numbers(folds: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of the folds that hold something out, ascending."""
+    return np.unique(folds[folds >= 0])
 
 
 def _log_loss(logits: Logits, labels: Labels, estimator: Estimator) -> float:

@@ -32,6 +32,7 @@ _MATTERS: Final = 0.005
 _TO_TRY: Final = 2.0
 """For each standard error that fine-tuning must gain, those that it must be able to gain; see `refusal`."""
 _FEWEST_IMAGES: Final = 500
+_FEWEST_OF_CLASS: Final = 5
 _MOST_FIRST: Final = 10_000
 _SIMILAR: Final = 0.9
 
@@ -191,13 +192,16 @@ def refusal(lead: Result, labels: Labels, validation: Sequence[int], left: float
 
 
 def first_rung(labels: Labels, seed: int) -> NDArray[np.intp]:
-    """Rows of the images on which candidates are halved first: a quarter, at most 10,000; all where that is too few."""
+    """Rows of the images on which candidates are halved first: a quarter, at most 10,000; all where that is too few.
+
+    Of a class at least 5, so that each fold of a cross-validation can have one.
+    """
     if len(labels) // 4 < _FEWEST_IMAGES:
         return np.arange(len(labels))
     random = np.random.default_rng(seed)
     by_class = [random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
     part = max(4, len(labels) / _MOST_FIRST)
-    return np.sort(np.concatenate([rows[: math.ceil(len(rows) / part)] for rows in by_class]))
+    return np.sort(np.concatenate([rows[: max(math.ceil(len(rows) / part), _FEWEST_OF_CLASS)] for rows in by_class]))
 
 
 def better_half(ranked: Sequence[Ranked]) -> list[Ranked]:

@@ -51,7 +51,7 @@ def train(task: Task, backbone: Backbone, features: Mapping[str, NDArray[np.floa
             f"svm on {one}, C={strength.value:g}",
             strength.accuracy,
             strength.seconds,
-            len(fitted),
+            len(result.held_out),
             heads[one].kernel.size + heads[one].bias.size,
         )
         for one in ranked

@@ -67,10 +67,11 @@ def run(settings: Settings, out: Path, console: Console) -> list[Depth]:
     with phases.phase("fitting heads") as advance:
         for layer, values in computed.items():
             head = linear.fit(values, labels, groups, task.classes, seed=task.seed)
-            right = int(np.sum(head.scores.argmax(axis=1) == labels))
+            images = int(np.sum(head.held_out))
+            right = int(np.sum((head.scores.argmax(axis=1) == labels)[head.held_out]))
             evidence = transferability.logme(values, labels, task.classes, seed=task.seed)
-            interval = wilson(right, len(labels))
-            swept.append(Depth(layer, values.shape[1], right / len(labels), interval, len(labels), evidence))
+            interval = wilson(right, images)
+            swept.append(Depth(layer, values.shape[1], right / images, interval, images, evidence))
             advance(len(swept), len(layers))
     _write(swept, settings, out)
     for one in swept:

@@ -1,6 +1,6 @@
 """`auto` decides by evidence, in its budget, without the test images; `svm`, `multilayer` export what they fitted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,13 +186,29 @@ def test_spent_budget_leaves_the_linear_head(
     assert not trained.decision.fine_tuning.startswith("tried")
 
 
-def test_one_image_of_a_class_leaves_the_linear_head(task: Task, backbone: Backbone, cache: Path):
+def test_one_image_of_each_class_leaves_the_linear_head(task: Task, backbone: Backbone, cache: Path):
     """Without folds nothing can be compared, so nothing but `linear` is tried."""
-    train = [at for at in task.split.train if task.labels[at] != 0]
-    alone = next(at for at in task.split.train if task.labels[at] == 0)
-    sides = type(task.split)((alone, *train), (), task.split.test, ())
-    trained = _auto(replace(task, split=sides), backbone, _settings(cache))
+    trained = _auto(_with_one_image_of(task, range(task.classes)), backbone, _settings(cache))
     assert [one.candidate for one in trained.tried] == ["linear"]
+
+
+def test_one_image_of_a_class_judges_nothing(task: Task, backbone: Backbone, cache: Path):
+    """Heads are compared on the images of the other classes, and those are what the version is said to be judged on."""
+    few = _with_one_image_of(task, [0])
+    trained = _auto(few, backbone, _settings(cache))
+    assert len(trained.tried) > 1
+    assert set(trained.held_out) == {at for at in few.split.train if few.labels[at] != 0}
+    assert {one.images for one in trained.tried} == {len(trained.held_out)}
+
+
+def _with_one_image_of(task: Task, labels: Iterable[int]) -> Task:
+    """The same, with only one training image of these classes, and none for validation."""
+    train = [
+        at
+        for number, at in enumerate(task.split.train)
+        if task.labels[at] not in labels or task.labels[at] not in task.labels[list(task.split.train[:number])]
+    ]
+    return replace(task, split=type(task.split)(tuple(train), (), task.split.test, ()))
 
 
 def test_finetuning_is_tried_when_it_can_win(

@@ -64,14 +64,36 @@ def test_strength_has_the_smallest_held_out_loss():
 
 @pytest.mark.parametrize("fewest", [1, 2, 3])
 def test_tiny_classes(fewest: int):
-    """A class with fewer images than folds is in every fit; with one image there are no folds and no threshold."""
+    """A class is in every fit, however few its images; a single one is held out of none, and judges nothing."""
     features, labels = _blobs(3, 30, 0.3)
     keep = np.concatenate([np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:fewest]])
     head = linear.fit(features[keep], labels[keep], range(len(keep)), 3)
     assert head.kernel.shape == (12, 3)
     assert np.isfinite(head.kernel).all()
-    assert bool(head.tried) == (fewest > 1)
-    assert (head.unknown_threshold > 0) == (fewest > 1)
+    assert len(head.tried) == len(linear.STRENGTHS)
+    assert head.unknown_threshold > 0
+    np.testing.assert_array_equal(head.held_out, (labels[keep] != 2) | (fewest > 1))
+
+
+def test_one_image_of_each_class():
+    """There is no fold: the default strength, no threshold."""
+    features, labels = _blobs(3, 1, 0.3)
+    head = linear.fit(features, labels, range(3), 3)
+    assert head.tried == ()
+    assert head.unknown_threshold == 0
+    assert head.held_out.all()
+
+
+def test_a_rare_class_changes_nothing_for_the_others():
+    """With one image of a third class in every fold's fit, what is held out has nearly the scores that it had."""
+    features, labels = _blobs(2, 60, 1.0)
+    without = linear.fit(features, labels, range(120), 2)
+    far = np.full((1, features.shape[1]), 20, np.float32)
+    beside = linear.fit(np.vstack([features, far]), np.append(labels, 2), range(121), 3)
+    held_out = beside.scores[beside.held_out]
+    assert len(held_out) == 120
+    accuracies = [np.mean(scores.argmax(axis=1) == labels) for scores in (without.scores, held_out)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.03)
 
 
 def test_same_seed_same_head():

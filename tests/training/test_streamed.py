@@ -96,15 +96,16 @@ def test_strength_is_chosen_on_some(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("fewest", [1, 2])
 def test_tiny_classes(fewest: int, monkeypatch: pytest.MonkeyPatch):
-    """A class of two images is in every fit; with one there are no folds and no threshold."""
+    """A class of two images is in every fit; a single one is held out of none."""
     monkeypatch.setattr(linear, "AT_ONCE", 100)
     features, labels = _blobs(2, 400)
     labels[:fewest] = 2
     head = linear.fit(features, labels, range(400), 3)
     assert head.kernel.shape == (12, 3)
     assert np.isfinite(head.kernel).all()
-    assert bool(head.tried) == (fewest > 1)
-    assert (head.unknown_threshold > 0) == (fewest > 1)
+    assert len(head.tried) == len(linear.STRENGTHS)
+    assert head.unknown_threshold > 0
+    np.testing.assert_array_equal(head.held_out, (labels != 2) | (fewest > 1))
 
 
 def test_copies_do_not_flatter(monkeypatch: pytest.MonkeyPatch):
