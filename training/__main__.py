@@ -22,6 +22,7 @@ _BAD_INPUT: Final = 2
 _FAILED: Final = 1
 _WORSE: Final = 4
 _INTERRUPTED: Final = 130
+_NO_MEMORY: Final = "out of memory; a smaller --batch-size or --side may help"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,10 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         return _report(f"{error.strerror or error}{where}{unpublished}", _FAILED)
     except MemoryError:
-        return _report(f"out of memory; a smaller --batch-size or --side may help{unpublished}", _FAILED)
+        return _report(f"{_NO_MEMORY}{unpublished}", _FAILED)
     except KeyboardInterrupt:
         return _report(f"interrupted{unpublished}", _INTERRUPTED)
+    except Exception as error:
+        said = _of_tensorflow(error)
+        if not said:
+            raise
+        return _report(f"{said}{unpublished}", _FAILED)
     return status
+
+
+def _of_tensorflow(error: Exception) -> str:
+    """What an error of TensorFlow's own, such as a GPU without memory, is to be called; empty for any other."""
+    tensorflow = sys.modules.get("tensorflow")  # not imported for this: it takes seconds
+    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+        return ""
+    if isinstance(error, tensorflow.errors.ResourceExhaustedError):
+        return _NO_MEMORY
+    return f"TensorFlow failed: {error.message.splitlines()[0]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +122,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _train(options: argparse.Namespace, arguments: Sequence[str], console: Console) -> int:
     from training import train  # noqa: PLC0415 - numpy and more, which `--help` need not wait for
 
-    name = getattr(options, "name", options.data.resolve().stem)
+    data = options.data.resolve()
+    name = getattr(options, "name", data.stem if data.is_file() else data.name)
     if not valid_name(name):
         raise SettingError(
             f"expected --name of letters, digits, '.', '_' and '-' that starts with a letter or digit, got {name!r}"

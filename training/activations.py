@@ -7,6 +7,7 @@ version is published. The file appears by one rename when it is whole; its name 
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -106,7 +107,9 @@ def _find_or_compute(  # noqa: PLR0917 - one caller
                 f"expected {needed >> 20} MiB of free disk in {folder.parent} for the activations, found "
                 f"{free >> 20} MiB; a smaller --unfreeze needs less, another --cache may have more"
             )
-        writer = _Writer(np.memmap(rows, np.float16, "w+", shape=shape))
+        with rows.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, needed)  # else writing to a disk that has become full is fatal
+        writer = _Writer(np.memmap(rows, np.float16, "r+", shape=shape))
         copies = _compute(task, backbone, cut, augmentation, writer, phases)
         unfinished = told.with_suffix(".unfinished")
         unfinished.write_text(json.dumps({"scale": writer.scale, "copies": copies}), encoding="ascii")

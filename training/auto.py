@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -158,25 +159,39 @@ def _try_heads(run: _Run, heads: Sequence[Head]) -> tuple[list[tuple[Result, Hea
     dropped: list[Result] = []
     estimated: dict[Head, float] = {}
     if len(rows) < len(everything):
-        quarter = {head: _try(run, head, rows)[0] for head in heads}
-        kept = plan.better_half(sorted(heads, key=lambda head: float(quarter[head].losses.mean())))
-        heads = [head for head in heads if head in kept or head.strategy == "linear"]
+        quarter = {head: found for found, head, _ in _try_in_time(run, heads, rows, {})}
+        kept = plan.better_half(sorted(quarter, key=lambda head: float(quarter[head].losses.mean())))
+        heads = [head for head in quarter if head in kept or head.strategy == "linear"]
         dropped = [found for head, found in quarter.items() if head not in heads]
         estimated = {head: found.seconds * len(everything) / len(rows) for head, found in quarter.items()}
+    return _try_in_time(run, heads, everything, estimated), dropped
+
+
+def _try_in_time(
+    run: _Run, heads: Sequence[Head], rows: NDArray[np.intp], estimated: Mapping[Head, float]
+) -> list[tuple[Result, Head, LinearHead]]:
+    """The first of the heads, and of the others those for which there is time.
+
+    Args:
+        run: what is tried for.
+        heads: `linear` first.
+        rows: to fit them to.
+        estimated: seconds that they may take, by what they took on fewer rows.
+    """
     tried: list[tuple[Result, Head, LinearHead]] = []
     for head in heads:
-        # Without a first rung: as long, per feature, as `linear` took.
+        # Without an estimate: as long, per feature, as `linear` took.
         if tried:
             per_feature = tried[0][0].seconds / run.backbone.width
             needed = estimated.get(head, per_feature * sum(run.computed[layer].shape[1] for layer in head.layers))
             if run.budget.left_s < needed:
                 continue
-        found, fit = _try(run, head, everything)
+        found, fit = _try(run, head, rows)
         tried.append((found, head, fit))
         if not fit.tried:
             # One picture of each class: no folds, so nothing could be told apart.
             break
-    return tried, dropped
+    return tried
 
 
 def _try(run: _Run, head: Head, rows: NDArray[np.intp]) -> tuple[Result, LinearHead]:
@@ -215,6 +230,8 @@ def _try_finetuning(run: _Run, lead: Result, left: float) -> tuple[tuple[Result,
         return None, f"given up: {error}"
     except SettingError as error:
         return None, f"not possible: {error}"
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        return None, "not possible: out of memory; a smaller --batch-size may help"
     found = plan.result(
         f"partial, {trained.hyperparameters['unfreeze']} blocks, {len(trained.epochs) - 1} epochs",
         "partial",

@@ -59,11 +59,13 @@ def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -
         DataError: there is nothing to train or test on.
         SettingError: a setting does not fit.
     """
+    out.mkdir(parents=True, exist_ok=True)
     phases = Phases(console)
     with phases.phase("loading TensorFlow"):
         quiet.import_keras()
     with phases.phase("indexing") as advance:
         found = dataset.index(settings.data, settings.cache, on_progress=advance)
+    _check_split(settings, found)
     compared = []
     for name in dict.fromkeys((*names, ALWAYS)):
         console.print(f"\n{name}")
@@ -73,7 +75,10 @@ def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -
             logs = settings.tensorboard and settings.tensorboard / name
             asked = replace(settings, strategy=name, side_px=side, cache=Path(cache), tensorboard=logs)
             compared.append(measure(asked, found, console))
-    _write(compared, settings, out)
+        _write(compared, settings, out)
+    from training.report import comparison  # noqa: PLC0415 - matplotlib
+
+    comparison.write_compare(out, settings, compared)
     _tell(compared, out, console)
     return compared
 
@@ -86,8 +91,6 @@ def measure(settings: Settings, found: dataset.Dataset, console: Console) -> Com
     task = train.make_task(
         settings, found, ImageSpec(strategy.side_px, settings.resize), *train.make_groups(settings, found)
     )
-    if not task.split.test:
-        raise DataError("expected test images to compare on; there are none (--test-fraction)")
     phases = Phases(console)
     trained = strategy.train(task, phases)
     tested = task.pick(task.split.test)
@@ -109,13 +112,21 @@ def measure(settings: Settings, found: dataset.Dataset, console: Console) -> Com
     )
 
 
+def _check_split(settings: Settings, found: dataset.Dataset) -> None:
+    sides = train.make_split(settings, found, *train.make_groups(settings, found))
+    if not sides.test:
+        raise DataError("expected test images to compare on; there are none (--test-fraction)")
+    if not sides.validation:
+        raise DataError(
+            f"expected validation images; there are none (--validation-fraction), and `{ALWAYS}`, which is always "
+            "compared with, stops by them"
+        )
+
+
 def _write(compared: Sequence[Compared], settings: Settings, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    """What is known so far: a strategy may take hours, and the next may fail."""
     said = {"data": settings.data.name, "seed": settings.seed, "strategies": [asdict(one) for one in compared]}
     (out / "compare.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    from training.report import comparison  # noqa: PLC0415 - matplotlib
-
-    comparison.write_compare(out, settings, compared)
 
 
 def _tell(compared: Sequence[Compared], out: Path, console: Console) -> None:

@@ -96,7 +96,12 @@ class Dataset:
 
     def relative(self, path: Path) -> str:
         """A file's name for people: relative to the root, with "/"; the whole path where it lies elsewhere."""
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        return printable(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path))
+
+
+def printable(path: str) -> str:
+    r"""A path with bytes that are no UTF-8 as \xNN, so that it can be written anywhere."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def index(data: Path, cache: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Dataset:

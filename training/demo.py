@@ -24,6 +24,7 @@ from training.errors import SettingError
 WEIGHTS_UNAVAILABLE: Final = 3
 """Exit code of `train` when pre-trained weights cannot be had."""
 
+_MARK: Final = ".graft-demo"
 _PAGES_PER_CLASS: Final = 40
 _READY_WITHIN_S: Final = 60.0
 
@@ -32,17 +33,16 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
     """Shows the whole way; returns when interrupted.
 
     Args:
-        folder: where data, models and the cache go; made anew.
+        folder: where data, models and the cache go; what an earlier demo left there is made anew.
         http_port: of the service; 0 takes a free one.
         grpc_port: the same for gRPC.
         console: where to write.
 
     Raises:
-        SettingError: one of the commands failed; it has said why.
+        SettingError: something in the folder is not a demo's, or one of the commands failed; it has said why.
     """
-    data, unseen, models, run_dir = (folder / name for name in ("documents", "unseen", "models", "run"))
-    for old in (data, unseen, models, run_dir):
-        shutil.rmtree(old, ignore_errors=True)
+    data, unseen, models, run_dir = places = [folder / name for name in ("documents", "unseen", "models", "run")]
+    _make_room(folder, places)
     _step(console, "Sample data: pages of several kinds of documents, drawn here")
     _command(console, ["training", "documents", str(data), "--per-class", str(_PAGES_PER_CLASS)])
 
@@ -91,6 +91,20 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
         service.send_signal(signal.SIGTERM)
         service.wait()
     return 0
+
+
+def _make_room(folder: Path, places: Sequence[Path]) -> None:
+    """Removes what an earlier demo left, known by its mark; never anything else."""
+    mark = folder / _MARK
+    foreign = [place for place in places if place.exists()]
+    if foreign and not mark.exists():
+        raise SettingError(
+            f"expected a folder of the demo's own, as what is there is made anew; {foreign[0]} was not made by a demo"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for old in places:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _step(console: Console, text: str) -> None:

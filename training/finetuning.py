@@ -42,10 +42,8 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
         phases: shows the progress.
 
     Raises:
-        DataError: no validation images to stop by.
         SettingError: more blocks to freeze or unfreeze than there are, or no disk for the activations.
     """
-    gradient.require_validation(task, settings)
     with phases.phase("fitting the head"):
         head, left = _linear_head(task, features)
     _hold_batch_norm(backbone.network)
@@ -69,6 +67,21 @@ def train(task: Task, backbone: Backbone, features: NDArray[np.float32], setting
             load=computed.load,
             versions=computed.versions,
         )
+
+
+def require_cut(backbone: Backbone, settings: Settings) -> None:
+    """Raises SettingError where the backbone has no boundary that `partial` was asked to cut at."""
+    boundaries = len(backbones.boundaries(backbone.network))
+    if not boundaries:
+        raise SettingError(f"{backbone.family.name} cannot be cut between its blocks; --strategy full trains all of it")
+    for flag, blocks, otherwise in (
+        ("--freeze", settings.freeze, "--strategy linear freezes all of it"),
+        ("--unfreeze", settings.unfreeze, "--strategy full trains all of it"),
+    ):
+        if blocks is not None and blocks > boundaries:
+            raise SettingError(
+                f"expected {flag} of 1 to {boundaries} for {backbone.family.name}, got {blocks}; {otherwise}"
+            )
 
 
 def _recipe(task: Task, backbone: Backbone, settings: Settings, mistakes_left: float) -> Recipe:
@@ -132,24 +145,17 @@ def _cut(backbone: Backbone, head: Any, settings: Settings, left_s: float) -> An
         settings: unfreeze, freeze and batch size.
         left_s: for training.
     """
+    require_cut(backbone, settings)
     boundaries = backbones.boundaries(backbone.network)
-    if not boundaries:
-        raise SettingError(f"{backbone.family.name} cannot be cut between its blocks; --strategy full trains all of it")
     if settings.freeze is not None:
-        flag, blocks, otherwise = "--freeze", settings.freeze, "--strategy linear freezes all of it"
-    elif settings.unfreeze is not None:
-        flag, blocks, otherwise = "--unfreeze", settings.unfreeze, "--strategy full trains all of it"
-    else:
-        half, quarter = (boundaries[-max(1, len(boundaries) // part)] for part in (2, 4))
-        if math.isinf(left_s):
-            return half
-        needed_s = _FEWEST_STEPS * gradient.step_s(_top(backbone, half, head), settings.batch_size)
-        return half if needed_s < left_s else quarter
-    if blocks > len(boundaries):
-        raise SettingError(
-            f"expected {flag} of 1 to {len(boundaries)} for {backbone.family.name}, got {blocks}; {otherwise}"
-        )
-    return boundaries[-blocks] if settings.freeze is None else boundaries[blocks - 1]
+        return boundaries[settings.freeze - 1]
+    if settings.unfreeze is not None:
+        return boundaries[-settings.unfreeze]
+    half, quarter = (boundaries[-max(1, len(boundaries) // part)] for part in (2, 4))
+    if math.isinf(left_s):
+        return half
+    needed_s = _FEWEST_STEPS * gradient.step_s(_top(backbone, half, head), settings.batch_size)
+    return half if needed_s < left_s else quarter
 
 
 def _unfrozen(backbone: Backbone, cut: Any) -> int:  # noqa: ANN401 - keras is untyped

@@ -120,7 +120,7 @@ def add_gradient(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--learning-rate",
-        type=Number(0.0, 10.0),
+        type=Number(1e-8, 10.0),
         default=argparse.SUPPRESS,
         metavar="RATE",
         help="highest, of Adam (default: 1e-4 to 1e-3 for partial and 3e-5 to 3e-4 for full, the higher the less the "

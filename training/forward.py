@@ -34,7 +34,8 @@ def build(model: Any, images: int) -> Forward:  # noqa: ANN401 - keras is untype
     if images >= FEWEST_FOR_OPENVINO and not tf.config.list_physical_devices("GPU"):
         try:
             return openvino(function, tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:]))
-        except (ImportError, RuntimeError):  # OpenVINO's own errors are RuntimeErrors: an operation it does not know
+        # OpenVINO's own errors are RuntimeErrors: an operation it does not know. The others: no room to save the graph.
+        except (ImportError, RuntimeError, OSError, tf.errors.OpError):
             pass
     return lambda pixels: np.asarray(graph.run(function, pixels), np.float32)
 

@@ -161,7 +161,9 @@ def step_s(model: Any, batch_size: int) -> float:  # noqa: ANN401 - keras is unt
 def require_validation(task: Task, settings: Settings) -> None:
     """Raises DataError where there are no validation images to stop by."""
     if not task.split.validation:
-        raise DataError(f"--strategy {settings.strategy} stops by validation images; there are none")
+        raise DataError(
+            f"--strategy {settings.strategy} stops by validation images; there are none (--validation-fraction)"
+        )
 
 
 def fit(

@@ -146,9 +146,13 @@ def _listing(root: Path, classes: Sequence[tuple[Path, str | None]], parents: li
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files at any depth that may be images. Links are followed, each folder once, so that a loop of links ends."""
+    """Files at any depth that may be images, and folders that cannot be read, as which they are rejected later.
+
+    Links are followed, each folder once, so that a loop of links ends.
+    """
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    closed: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -156,6 +160,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not is_ignored(name, folder=True))
         yield from (Path(parent, name) for name in names if not is_ignored(name, folder=False))
+    yield from (Path(error.filename) for error in closed)
 
 
 def _only_folder(root: Path) -> Path | None:

@@ -27,7 +27,9 @@ def import_keras() -> None:
             import keras  # noqa: PLC0415, F401 - four seconds that `--help` and a wrong path should not cost
             import tensorflow as tf  # noqa: PLC0415 - the same
 
-            tf.config.list_physical_devices()  # looks for GPUs, and says so when there is no driver
+            for gpu in tf.config.list_physical_devices("GPU"):  # says so when there is no driver
+                # not all of it: the test of the export has an engine of its own on the same GPU
+                tf.config.experimental.set_memory_growth(gpu, True)
         except BaseException:
             held.seek(0)
             os.write(terminal, held.read())

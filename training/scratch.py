@@ -23,12 +23,7 @@ _SMOOTHING: Final = 0.1
 
 
 def train(task: Task, settings: Settings, phases: Phases) -> Trained:
-    """Trains the basic network with augmented pictures and smoothed labels.
-
-    Raises:
-        DataError: no validation images to stop by.
-    """
-    gradient.require_validation(task, settings)
+    """Trains the basic network with augmented pictures and smoothed labels; needs images to validate on."""
     learning_rate = settings.learning_rate or _LEARNING_RATE
     model, head = _network(task.spec.side_px, task.classes, task.seed)
     recipe = Recipe(

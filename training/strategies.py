@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from training import auto, backbones, depths, features, finetuning, linear, multilayer, scratch, svm
+from training import auto, backbones, depths, features, finetuning, gradient, linear, multilayer, scratch, svm
 from training.backbones import Backbone
 from training.progress import Phases
 from training.settings import Settings
 from training.task import Task, Trained
 
 _OF_DEPTHS = {"svm": svm.train, "multilayer": multilayer.train}
+_BY_GRADIENT = {"partial", "full", "scratch"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Strategy:
             DataError: a file changed, or there is nothing to validate on.
             SettingError: a setting does not fit this backbone.
         """
+        if self.settings.strategy in _BY_GRADIENT:
+            gradient.require_validation(task, self.settings)
         if self.backbone is None:
             return scratch.train(task, self.settings, phases)
         if self.settings.strategy == "auto":
@@ -64,11 +67,13 @@ def prepare(settings: Settings) -> Strategy:
     """Loads the backbone.
 
     Raises:
-        SettingError: no such backbone, or its weights cannot be had.
+        SettingError: no such backbone, its weights cannot be had, or it cannot be cut as asked.
     """
     keras.utils.set_random_seed(settings.seed)
     tf.config.experimental.enable_op_determinism()
     if settings.strategy == "scratch":
         return Strategy(settings, None, settings.side_px or scratch.SIDE_PX)
     backbone = backbones.load(backbones.find(settings.backbone), settings.weights, settings.side_px)
+    if settings.strategy == "partial":
+        finetuning.require_cut(backbone, settings)
     return Strategy(settings, backbone, backbone.side_px)

@@ -168,9 +168,9 @@ def make_groups(settings: Settings, found: Dataset) -> tuple[list[int], list[int
     return groups, grouping.merge(groups, grouping.by_path(found, pattern))
 
 
-def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[int], blocks: list[int]) -> Task:
-    """Splits."""
-    sides = split.split(
+def make_split(settings: Settings, found: Dataset, groups: list[int], blocks: list[int]) -> split.Split:
+    """Which images are to train, to validate and to test on."""
+    return split.split(
         found.images,
         groups,
         blocks=blocks,
@@ -178,6 +178,11 @@ def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[
         validation=settings.validation_fraction,
         test=settings.test_fraction,
     )
+
+
+def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[int], blocks: list[int]) -> Task:
+    """Splits, and numbers the classes."""
+    sides = make_split(settings, found, groups, blocks)
     number = {name: at for at, name in enumerate(found.class_names)}
     labels = np.array([number[image.label] for image in found.images], np.intp)
     return Task(found.images, labels, blocks, found.class_names, sides, spec, settings.seed)
@@ -230,7 +235,7 @@ def _describe(console: Console, found: Dataset, data: DataFingerprint) -> None:
     if data.duplicates:
         console.print(f"{data.duplicates} left out: others that are kept show the same picture")
     for rejected in found.rejected[:10]:
-        console.print(f"left out: {rejected.path}: {rejected.reason}")
+        console.print(f"left out: {found.relative(rejected.path)}: {rejected.reason}", markup=False)
     if len(found.rejected) > 10:
         console.print(f"... and {len(found.rejected) - 10} more files; the report lists them all")
 

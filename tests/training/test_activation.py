@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -52,7 +53,8 @@ def _publishable(model: object, folder: Path, task: Task) -> Version:
 
 def _head(rows: int) -> LinearHead:
     kernel = np.random.default_rng(0).normal(size=(rows, len(_CLASSES))).astype(np.float32)
-    return LinearHead(kernel, np.array([0.3, -0.2, 0.1], np.float32), 1.0, 1.0, 0.0, np.empty((0, 3), "f4"), np.ones(0, bool), ())
+    bias, nobody = np.array([0.3, -0.2, 0.1], np.float32), np.empty((0, 3), np.float32)
+    return LinearHead(kernel, bias, 1.0, 1.0, 0.0, nobody, np.ones(0, bool), ())
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def version(make_task: Callable[[int], Task], tmp_path_factory: pytest.TempPathF
     # untrained activations are tiny; the head makes up for it
     pooled = np.split(features(pixels, training=False).numpy(), np.cumsum(widths)[:-1], axis=1)
     sizes = np.repeat([10 * np.abs(one).max() for one in pooled], widths)
-    scaled = LinearHead((head.kernel / sizes[:, None]).astype("f4"), head.bias, 1.0, 1.0, 0.0, head.scores, head.held_out, ())
+    scaled = replace(head, kernel=(head.kernel / sizes[:, None]).astype("f4"))
     folder = tmp_path_factory.mktemp("deep") / "pets" / "1"
     return _publishable(linear.join(backbone, scaled, layers), folder, make_task(_SIDE_PX))
 

@@ -41,6 +41,15 @@ def test_comparison_is_complete(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert list((tmp_path / "cache").glob("compare-*")) == []
 
 
+def test_what_cannot_be_compared_is_said_at_once(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Before anything is trained, and with the flag to change."""
+    where = ("--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
+    assert main(["compare", str(photos), "--strategies", "linear", *where, "--validation-fraction", "0"]) == 2
+    said = capsys.readouterr()
+    assert "there are none (--validation-fraction), and `scratch`" in said.err
+    assert "linear" not in said.out
+
+
 def test_sweep_shows_every_boundary(photos: Path, tmp_path: Path):
     """One row per boundary and one for the last features, in the order of the network, in JSON and picture."""
     network = ("--backbone", "mobilenet:0.25", "--weights", "none", "--side", "32")

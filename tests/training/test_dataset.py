@@ -1,5 +1,7 @@
 """training.dataset and training.listing: every form of DATA, and what happens to files that are not images."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,35 @@ def test_unreadable_files_are_listed_and_left_out(tmp_path):
     }
     assert all(rejected.reason for rejected in dataset.rejected)
     assert len(dataset.images) == 6
+
+
+def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
+    """Its images are missing, so it is said; the others are used."""
+    draw_classes(tmp_path, "a", "b")
+    draw(tmp_path / "a" / "closed" / "x.png")
+    listed = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    dataset = index(tmp_path, tmp_path)
+    assert [rejected.path for rejected in dataset.rejected] == [tmp_path / "a" / "closed"]
+    assert dataset.rejected[0].reason
+    assert len(dataset.images) == 4
+
+
+def test_names_that_are_no_utf8_can_be_shown(tmp_path):
+    """Old disks have them; they are read, and shown so that they can be written anywhere."""
+    draw_classes(tmp_path, "a", "b")
+    name = os.fsdecode(b"M\xfcller.png")
+    draw(tmp_path / "a" / name)
+    dataset = index(tmp_path, tmp_path)
+    shown = {dataset.relative(image.path) for image in dataset.images}
+    assert len(shown) == 5
+    assert "a/M\\xfcller.png" in shown
 
 
 def test_litter_is_ignored_quietly(tmp_path):

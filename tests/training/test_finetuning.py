@@ -193,15 +193,13 @@ def test_too_many_blocks_are_refused(task: Task, tmp_path: Path):
         _train(task, _settings(tmp_path, "partial", freeze=14))
 
 
-def test_no_validation_images_are_refused(task: Task, tmp_path: Path):
-    """Early stopping needs something to stop by."""
+@pytest.mark.parametrize("strategy", ["partial", "full", "scratch"])
+def test_no_validation_images_are_refused(strategy: str, task: Task, tmp_path: Path):
+    """Early stopping needs something to stop by; it is said before anything is computed."""
     sides = type(task.split)(task.split.train, (), task.split.test, ())
     without = Task(task.images, task.labels, task.groups, task.class_names, sides, task.spec, 0)
-    phases = Phases(Console(quiet=True))
-    with pytest.raises(DataError, match="validation"):
-        finetuning.train(without, None, np.zeros((0, 1), np.float32), _settings(tmp_path, "full"), phases)
-    with pytest.raises(DataError, match="validation"):
-        scratch.train(without, _settings(tmp_path, "scratch"), phases)
+    with pytest.raises(DataError, match="--validation-fraction"):
+        strategies.Strategy(_settings(tmp_path, strategy), None, 32).train(without, Phases(Console(quiet=True)))
 
 
 def test_scratch_trains_and_tells_its_scores_honestly(task: Task, tmp_path: Path):

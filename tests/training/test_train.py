@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from PIL import Image as Pillow
 
 from service.errors import BrokenVersion
@@ -89,6 +90,46 @@ def test_manifest_tells_the_run(published: Path):
     first = manifest.audit.findings[0]
     assert (first.kind, first.severity, first.count, first.unit) == ("unreadable", "warning", 1, "files")
     assert not manifest.HasField("champion")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [("photos-2024.05", "photos-2024.05"), ("photos.zip", "photos"), ("a.csv", "a")]
+)
+def test_a_model_is_called_as_its_data(data: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file's ending is no part of that; a folder has none."""
+    (tmp_path / data).touch() if data.endswith(("zip", "csv")) else (tmp_path / data).mkdir()
+    seen = []
+    monkeypatch.setattr(train, "run", lambda settings, _: seen.append(settings.name))
+    assert main(["train", str(tmp_path / data)]) == 0
+    assert seen == [name]
+
+
+def test_tensorflow_s_own_errors_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A GPU without memory names the flags that need less; anything else TensorFlow's first line."""
+    exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nHint: ...")
+    other = tf.errors.DataLossError(None, None, "not an sstable\nmore")
+    for error, said in ((exhausted, "smaller --batch-size or --side"), (other, "TensorFlow failed: not an sstable;")):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(train, "run", fail)
+        assert main(["train", str(tmp_path)]) == 1
+        printed = capsys.readouterr().err
+        assert said in printed
+        assert printed.count("\n") == 1
+
+
+def test_a_cut_that_is_not_there_is_said_before_anything_is_computed(
+    photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The backbone is enough to know it."""
+    assert main([*_arguments(photos, tmp_path, cache), "--strategy", "partial", "--freeze", "50"]) == 2
+    said = capsys.readouterr()
+    assert "expected --freeze of 1 to 13" in said.err
+    assert "indexing" not in said.out
 
 
 def test_predictions_are_the_service_s_answers(published: Path, photos: Path):

@@ -11,7 +11,7 @@ from training.audit.findings import Audit
 from training.dataset import Dataset
 from training.errors import DataError, SettingError, WeightsUnavailable
 from training.progress import Phases
-from training.settings import AuditSettings
+from training.settings import AuditSettings, Settings
 
 
 def run(settings: AuditSettings, console: Console) -> Audit:
@@ -86,7 +86,7 @@ def _out_of_fold(
         keras.utils.set_random_seed(settings.seed)  # for --weights none
         backbone = backbones.load(backbones.find(settings.backbone), settings.weights)
     with phases.phase("computing features") as advance:
-        spec = ImageSpec(backbone.side_px)
+        spec = ImageSpec(backbone.side_px, Settings.resize)  # as in `train`, which finds the features then
         computed = features.compute(found.images, backbone, spec, settings.cache, on_progress=advance)
     with phases.phase("checking labels") as advance:
         head = linear.fit(computed, labels, blocks, len(found.class_names), seed=settings.seed, on_progress=advance)

@@ -14,7 +14,7 @@ TINY_PX: Final = 32
 """A shorter side is a thumbnail: scaled up to a network's 224 px it is a blur."""
 
 EXTREME_ASPECT: Final = 4.0
-"""Long side to short side; from here on squashing to a square leaves little to recognise."""
+"""Long side to short side; from here on a square leaves little to recognise, whether it is cut out or squashed."""
 
 FEW_IMAGES: Final = 20
 """Different pictures in a class; with fewer, its share of the test is a picture or three."""
@@ -318,7 +318,7 @@ def _extreme(dataset: Dataset) -> Finding:
             0,
             "images",
             f"pictures at least {EXTREME_ASPECT:g} times as long as wide",
-            "Squashed to a square they are hard to recognise; cut them into parts, or try --resize crop.",
+            "Only their middle square is looked at; cut them into parts, or try --resize squash.",
             (),
         ),
     )

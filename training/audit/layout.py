@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.audit.findings import Audit
+from training.dataset import printable
 
 SCHEMA_VERSION: Final = 1
 
@@ -27,7 +28,7 @@ def layout(audit: Audit) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "data": {
-            "root": str(dataset.root),
+            "root": printable(str(dataset.root)),
             "sha256": dataset.sha256,
             "images": len(dataset.images),
             "unreadable": len(dataset.rejected),

@@ -23,6 +23,7 @@ def write_compare(out: Path, settings: Settings, compared: "Sequence[Compared]")
         compared: all on the same test images.
     """
     best = max(compared, key=lambda one: one.test_accuracy)
+    first = [one for one in compared if one.test_accuracy == best.test_accuracy]
     rows = [
         Row(
             _name(one),
@@ -48,8 +49,8 @@ def write_compare(out: Path, settings: Settings, compared: "Sequence[Compared]")
     ]
     columns = ("strategy", "test accuracy, 95 % interval", "held-out accuracy", "seconds", "parameters trained")
     low, high = best.test_interval
-    level = [one for one in compared if one is not best and one.test_interval[1] >= best.test_accuracy]
-    others = f"; {', '.join(_name(one) for one in level)} cannot be told from it on so few images" if level else ""
+    level = [one for one in compared if one not in first and one.test_interval[1] >= best.test_accuracy]
+    others = f"; {', '.join(_name(one) for one in level)} cannot be told from that on so few images" if level else ""
     sections = [
         Section("Side by side", bars.html() + table(columns, cells, compared.index(best))),
         Section("Curves", _explained(compared, curve)),
@@ -58,7 +59,7 @@ def write_compare(out: Path, settings: Settings, compared: "Sequence[Compared]")
         out / "compare.html",
         settings,
         "strategies compared",
-        verdict=f"<b>{escape(_name(best))}</b> answered more of the {images} test images rightly than any other: "
+        verdict=f"<b>{escape(' and '.join(map(_name, first)))}</b> answered most of the {images} test images rightly: "
         f"{best.test_accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}{escape(others)}.",
         sections=sections,
         pictures=[bars, *([curve] if curve else [])],

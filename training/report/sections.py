@@ -34,11 +34,12 @@ def head(manifest: Manifest, said: Verdict) -> str:
     tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     share = f"<b>{said.share}</b> " if said.share else ""
     compared = champion.describe(manifest.champion) if manifest.HasField("champion") else ""
+    subject = "Champion: " if manifest.champion.incomparable else "This version is "
     return (
         f"<h1>{escape(manifest.name)}, version {manifest.version}</h1>"
         f"<p class=verdict>{share}{escape(said.good)}; {escape(said.sure)}.</p>"
         f"<p class=next><strong>Next:</strong> {escape(said.after)}.</p>"
-        f"{f'<p>This version is {escape(compared)}.</p>' if compared else ''}<dl class=facts>{tiles}</dl>"
+        f"{f'<p>{subject}{escape(compared)}.</p>' if compared else ''}<dl class=facts>{tiles}</dl>"
     )
 
 
