@@ -24,7 +24,7 @@ $(VENV)/.complete: locks/all.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement locks/all.lock
 	@touch $@
 
-demo: env  ## make sample data, train, serve, classify one image, stay up until Ctrl-C
+demo: env  ## make sample data, train, serve, classify two pages, stay up until Ctrl-C
 	@$(BIN)/python -m training demo
 
 test: lint unit  ## lint, types, import rules and all tests
@@ -72,4 +72,4 @@ locks:  ## resolve pyproject.toml anew into locks/ (needs uv)
 	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 --group clients -o locks/clients.lock
 
 clean:  ## remove everything that the commands above made
-	rm -rf $(VENV) $(CLIENTS) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis

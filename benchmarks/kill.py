@@ -5,7 +5,7 @@ seeded random moments of an unbroken run's duration, until it was killed often e
 between is compared with the unbroken one, and the next starts from nothing. The last run is let through and compared.
 After each kill, every version that a server would see is verified. Exit status 1: something differed.
 
-    python -m benchmarks.kill ../shared/data/four-classes --strategy partial --epochs 4
+    python -m benchmarks.kill DATA --strategy partial --epochs 4
 """
 
 import argparse

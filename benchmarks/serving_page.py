@@ -19,9 +19,10 @@ _STOLEN: Final = 0.1
 _HEAD: Final = (
     "The limit is what the machine does without any service: one process per core, each on its own core, decodes four",
     "images at a time and runs them, by the service's own decode and engine. The load generator runs on the same cores",
-    "and takes its share of them. Numbers are medians of the rounds, with the range over the rounds in brackets. CPU",
-    "is that of all processes of a server, per image; PSS is their proportional set size. Closed loop: a client sends",
-    "its next request when it has the answer to the last.",
+    "and takes its share of them. Numbers are medians of the rounds, with the range over the rounds in brackets; a",
+    "share of the limit is the median of the rounds' shares, not the quotient of the medians beside it. CPU is that of",
+    "all processes of a server, per image; PSS is their proportional set size. Closed loop: a client sends its next",
+    "request when it has the answer to the last.",
 )
 _INTRODUCTIONS: Final = {
     "Photos": (
@@ -36,7 +37,8 @@ _INTRODUCTIONS: Final = {
     ),
     "Others, OpenVINO": (
         "Other servers with MobileNetV2 on the same OpenVINO. Their model has random weights and 16 classes, and their",
-        "decode is plain Pillow without scaled decoding, so it is not quite the same work. The limit is ours.",
+        "decode is plain Pillow without scaled decoding, so it is not quite the same work. The limit is ours. Their",
+        "servers are not in this repository: `make bench` leaves these tables out where there is no folder with them.",
     ),
     "Others, TensorFlow": (
         "The same with TensorFlow, as their documentation has it. `flask-keras:w1` is what tutorials do.",
@@ -61,7 +63,8 @@ def page(rows: "Sequence[Row]", version: Version, note: str = "") -> str:
         "# Benchmarks of serving",
         "",
         f"Written by `make bench` on {time.strftime('%Y-%m-%d')}: {_machine()}. {manifest.recipe.backbone} at "
-        f"{manifest.image.side_px} px; the answer cache is off; rounds: {rounds}.",
+        f"{manifest.image.side_px} px; the answer cache is off, and nothing is refused (`--max-queue 4096 "
+        f"--target-p99-ms 60000`); rounds: {rounds}.",
         "",
         *_HEAD,
     ]

@@ -184,7 +184,7 @@ def _check_collector(endpoint: str) -> None:
     except ModuleNotFoundError:  # not even the package that it would be in
         installed = None
     if not installed:
-        raise ValueError("--otlp-endpoint: expected OpenTelemetry to be installed: pip install 'graft[otel]'")
+        raise ValueError("--otlp-endpoint: expected OpenTelemetry; in the checkout: pip install '.[otel]'")
 
 
 def save_settings(path: Path, settings: Settings) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DEADLINE_S = 60.0
+LEAKS = (str(_ROOT), tempfile.gettempdir(), "site-packages", ".py", "Traceback", 'File \\"', " object at ")
+"""What no client may be told: where things lie on the host, and what Python says of its objects."""
 
 
 def eventually(holds: Callable[[], Any], what: str, seconds: float = _DEADLINE_S) -> Any:

@@ -175,10 +175,15 @@ def test_test_images_are_never_looked_at(task: Task, backbone: Backbone, cache: 
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("rung", [1, 2])
 def test_spent_budget_leaves_the_linear_head(
-    task: Task, backbone: Backbone, cache: Path, monkeypatch: pytest.MonkeyPatch
+    rung: int, task: Task, backbone: Backbone, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """When every look at the clock is ten seconds later, one head is fitted, and fine-tuning is not begun."""
+    """When every look at the clock is ten seconds later, one head is fitted, and fine-tuning is not begun.
+
+    So it is where heads are tried on a part of the images first.
+    """
+    monkeypatch.setattr(plan, "first_rung", lambda labels, _: np.arange(0, len(labels), rung))
     now = iter(range(0, 10_000_000, 10))
     monkeypatch.setattr(plan, "refusal", lambda *_: "")
     trained = _auto(task, backbone, _settings(cache, time_budget=15.0), lambda: float(next(now)))
