@@ -16,7 +16,7 @@ from typing import Final
 
 from service.loaded import LoadedVersion
 from service.policy import FILE, BrokenPolicy, Policy, read_policy
-from service.published import list_versions
+from service.published import folders, valid_name, versions
 from service.routes import STABLE, ModelRoute, Routes, VersionRoute
 from service.settings import Settings
 
@@ -114,6 +114,8 @@ class Catalog:
         self._clock = clock
         self._models: dict[str, _Model] = {}
         self._next_policies = 0.0
+        self._error = ""
+        self._folder_errors: dict[str, str] = {}
         self._restarts_before = 0
 
     @property
@@ -132,11 +134,33 @@ class Catalog:
         return [pid for model in self._models.values() for one in model.all for pid in one.pids]
 
     def scan(self) -> None:
-        """Looks at the models directory: what is published, and which refused versions look different now."""
-        found = list_versions(self._settings.models)
-        for name in found.keys() | self._models.keys():
+        """Looks at the models directory: what is published, and which refused versions look different now.
+
+        What cannot be read, or a directory that is not there any more, as one whose volume is unmounted, is no news:
+        what is served stays.
+        """
+        root = self._settings.models
+        try:
+            names = {folder.name for folder in folders(root) if valid_name(folder.name)}
+            error = "" if root.is_dir() or not self._models else "it is not there any more"
+        except OSError as failed:
+            error = failed.strerror or str(failed)
+        if error != self._error:
+            self._error = error
+            _log.error("the models directory %s: %s", root, f"{error}; nothing changes" if error else "it is back")
+        if error:
+            return
+        for name in names | self._models.keys():
+            try:
+                published = versions(root / name)
+            except OSError as failed:
+                self._say(name, f"its folder cannot be read: {failed.strerror}")
+                continue
+            self._say(name, "")
+            if name not in self._models and not published:
+                continue
             model = self._models.setdefault(name, _Model())
-            model.published = found.get(name, [])
+            model.published = published
             self._read_policy(name, model)
             model.ended &= set(model.published)
             model.refused = {
@@ -174,9 +198,15 @@ class Catalog:
 
     def routes(self, *, draining: bool) -> Routes:
         """The table for the fronts."""
-        models = {name: self._route(model) for name, model in sorted(self._models.items())}
+        models = {name: self._route(name, model) for name, model in sorted(self._models.items())}
         restarts = self._restarts_before + sum(one.restarts for model in self._models.values() for one in model.all)
         return Routes(models, draining, restarts)
+
+    def _say(self, name: str, error: str) -> None:
+        """Notes what is wrong with a model's folder, and logs it once."""
+        if error and self._folder_errors.get(name) != error:
+            _log.error("%s: %s; nothing changes", name, error)
+        self._folder_errors[name] = error
 
     # -- one model's way
 
@@ -251,7 +281,7 @@ class Catalog:
     def _busy(self, model: _Model, wanted: Sequence[int]) -> bool:
         return self._loading(model) or bool(model.waiting(wanted))
 
-    def _route(self, model: _Model) -> ModelRoute:
+    def _route(self, name: str, model: _Model) -> ModelRoute:
         """States of all versions: what went before is hidden by what comes, and both by what is there."""
         versions = {number: VersionRoute("END") for number in model.ended}
         versions |= {number: VersionRoute("END", error=refusal.error) for number, refusal in model.refused.items()}
@@ -260,7 +290,7 @@ class Catalog:
         versions |= {number: version.route() for number, version in model.versions.items()}
         policy = model.policy or Policy()
         labels = {label: number for label, number in policy.labels.items() if label != STABLE}
-        error = model.policy_error or "; ".join(policy.missing(model.published))
+        error = self._folder_errors.get(name) or model.policy_error or "; ".join(policy.missing(model.published))
         return ModelRoute(model.live, dict(sorted(versions.items())), labels, policy.canary_share, error)
 
     # -- files

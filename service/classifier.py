@@ -36,7 +36,7 @@ from service.errors import (
 from service.fleet import Fleet
 from service.link import Link
 from service.reactor import Reactor
-from service.request import MAX_TOP_K, Answer, Pixels, Request
+from service.request import MAX_TOP_K, Answer, Pixels, Request, check_count
 from service.routes import Routes
 from service.sharing import Sharing
 from service.wire import BULK, SOLO, Kind, classify_header, frame
@@ -133,8 +133,7 @@ class Classifier:
             ModelNotFound, Unavailable: nothing can answer this.
             Overloaded: it could not be answered in time; nothing was started.
         """
-        if not 1 <= len(request.images) <= self._max_images:
-            raise InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {len(request.images)}")
+        check_count(len(request.images), self._max_images)
         if not 1 <= request.top_k <= MAX_TOP_K:
             raise InvalidRequest(f"expected top_k to be 1 to {MAX_TOP_K}, got {request.top_k}")
         images, bulk = 0 if request.probe else len(request.images), request.bulk

@@ -7,6 +7,7 @@ white), resize, EXIF orientation. Scaling to floats, mean and channel order are 
 """
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,14 @@ _RESAMPLE: Final = {
     "box": Image.Resampling.BOX,
 }
 _RESIZE: Final = ("squash", "crop")
+_MOST_SCANS: Final = 100
+"""Of one JPEG file; a progressive one as encoders write it has about ten."""
+_START_OF_SCAN: Final = b"\xff\xda"
+_END_OF_IMAGE: Final = 0xD9
+_ALONE: Final = (0x01, 0xD8)
+"""Markers without a segment behind them."""
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""Neither a byte of the data between markers, nor a restart within it, nor filling."""
 _EXIF_ORIENTATION: Final = 0x0112
 _FIRST_LYING: Final = 5
 """Orientations from here to 8 exchange width and height."""
@@ -165,7 +174,23 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise CorruptImage(f"the image claims {width} x {height} pixels")
     if width * height > max_pixels:
         raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {width} x {height} = {width * height}")
+    # each may go over all of the pixels in a few bytes, so a small file could take minutes
+    if data.count(_START_OF_SCAN) > _MOST_SCANS and picture.format in {"JPEG", "MPO"} and _scans(data) > _MOST_SCANS:
+        raise CorruptImage(f"expected a JPEG file of at most {_MOST_SCANS} scans, got more")
     return picture
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG file has until its end; what its segments hold, such as a thumbnail, does not count."""
+    at = scans = 0
+    while marker := _MARKER.search(data, at):
+        at, kind = marker.end(), data[marker.end() - 1]
+        if kind == _END_OF_IMAGE:
+            break
+        scans += kind == _START_OF_SCAN[1]
+        if kind not in _ALONE:
+            at += int.from_bytes(data[at : at + 2])
+    return scans
 
 
 def _shape(picture: Image.Image, spec: ImageSpec) -> Image.Image:

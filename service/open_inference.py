@@ -13,8 +13,8 @@ from typing import Final
 
 from protos import open_inference_pb2 as oip
 from service.classifier import Classifier
-from service.errors import GraftError, InvalidRequest, ModelNotFound
-from service.request import Answer, Pixels, Request
+from service.errors import GraftError, ModelNotFound
+from service.request import Answer, Pixels, Request, check_count
 from service.routes import VersionRoute
 from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, pack, require_all, shown
 from service.terms import Terms
@@ -239,8 +239,7 @@ class OpenInference:
                 f"unexpected shape for input '{tensor.name}' for model '{model}'. Expected {shown(expected[0])}, got "
                 f"{shown(shape)}"
             )
-        if not 1 <= shape[0] <= self._max_images:
-            raise InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {shape[0]}")
+        check_count(shape[0], self._max_images)
         return shape[0]
 
 

@@ -100,9 +100,10 @@ class EngineProcess:
             return True
         os.close(self._status)
         self._status = None
-        outcome: dict[str, Any] = (
-            json.loads(self._said) if self._said else {"error": f"the engine {self.how_it_ended()} while loading"}
-        )
+        try:
+            outcome: dict[str, Any] = json.loads(self._said)
+        except ValueError:  # nothing, or a part: it was killed
+            outcome = {"error": f"the engine {self.how_it_ended()} while loading"}
         self.engine, self.error = outcome.get("engine", ""), outcome.get("error", "")
         self.lasting = outcome.get("lasting", False)
         self.side_px, self.class_names = outcome.get("side_px", 0), tuple(outcome.get("class_names", ()))

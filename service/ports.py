@@ -27,5 +27,25 @@ def hold_port(host: str, port: int) -> socket.socket:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind(address)
     except OSError as error:
-        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise PortTaken(f"cannot listen on {at(host, port)}: {error.strerror}") from error
     return holder
+
+
+def require_silence(host: str, port: int) -> None:
+    """Beside our own holder: the kernel would spread connections over us and whoever else listens there.
+
+    Raises:
+        PortTaken: a program of this user listens there, and lets others do so, too.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # without SO_REUSEPORT a listener is refused
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise PortTaken(f"cannot listen on {at(host, port)}: {error.strerror}") from error
+
+
+def at(host: str, port: int) -> str:
+    """As URLs and servers write it: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -26,19 +26,35 @@ def list_versions(models: Path) -> dict[str, list[int]]:
     """Finds what is published under a models directory.
 
     Returns:
-        Version numbers, ascending, by model name. Anything else in the directory is ignored.
+        Version numbers, ascending, by model name. Anything else in the directory is ignored, as are folders that cannot
+        be read.
     """
     found: dict[str, list[int]] = {}
     for model in folders(models):
-        if valid_name(model.name):
-            numbers = [int(folder.name) for folder in folders(model) if valid_number(folder.name)]
-            if numbers:
-                found[model.name] = sorted(numbers)
+        try:
+            numbers = versions(model)
+        except OSError:
+            continue
+        if numbers and valid_name(model.name):
+            found[model.name] = numbers
     return found
 
 
+def versions(model: Path) -> list[int]:
+    """The versions in a model's folder, ascending.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return sorted(int(folder.name) for folder in folders(model) if valid_number(folder.name))
+
+
 def folders(path: Path) -> Iterator[Path]:
-    """The folders in `path`, by name; none where there is no such folder."""
+    """The folders in `path`, by name; none where there is no such folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):

@@ -19,7 +19,7 @@ PROBE_IMAGE: Final = base64.b64decode(
 )
 """A grey PNG of 16 x 16 pixels."""
 
-_PROBE_TIMEOUT_S: Final = 5.0
+_LEAST_TIMEOUT_S: Final = 5.0
 _NEXT_WHEN_READY_S: Final = 5.0
 _NEXT_WHEN_NOT_S: Final = 0.05
 
@@ -34,12 +34,19 @@ class Readiness:
         classifier: through which to probe.
         reactor: the loop that both run on.
         on_change: called with the new verdict when it changes.
+        target_s: time within which answers should be there; a probe waits among them, so it has as long, or 5 s.
     """
 
     def __init__(
-        self, classifier: Classifier, reactor: Reactor, on_change: Callable[[bool], None] | None = None
+        self,
+        classifier: Classifier,
+        reactor: Reactor,
+        on_change: Callable[[bool], None] | None = None,
+        *,
+        target_s: float = 0.0,
     ) -> None:
         self.ready = False
+        self._timeout_s = max(_LEAST_TIMEOUT_S, target_s)
         self._was_ready = False  # later, a model that is added must not take the others' readiness away
         self._classifier = classifier
         self._reactor = reactor
@@ -64,7 +71,7 @@ class Readiness:
 
         waiting = dict.fromkeys(live)
         for name in live:
-            request = Request([PROBE_IMAGE], name, top_k=1, timeout_s=_PROBE_TIMEOUT_S, label=STABLE, probe=True)
+            request = Request([PROBE_IMAGE], name, top_k=1, timeout_s=self._timeout_s, label=STABLE, probe=True)
             try:
                 self._classifier.submit(request, lambda answer, name=name: heard(name, answer))  # type: ignore[misc]
             except GraftError:

@@ -1,4 +1,4 @@
-"""What a front asks of the classifier and what it gets: values without behaviour, the same for every protocol."""
+"""What a front asks of the classifier and what it gets: values, the same for every protocol."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protos.classifier_pb2 import Result
-from service.errors import ImageError
+from service.errors import ImageError, InvalidRequest
 
 MAX_TOP_K: Final = 10_000
 """Most labels per image; what a frame to an engine can ask for is 16 bits."""
@@ -73,3 +73,13 @@ class Answer:
     version: int
     results: Sequence[Result]
     class_names: tuple[str, ...] = ()
+
+
+def check_count(images: int, most: int) -> None:
+    """Whether a request may hold so many images. Ask before looking at each of a million.
+
+    Raises:
+        InvalidRequest: none, or more than `most`.
+    """
+    if not 1 <= images <= most:
+        raise InvalidRequest(f"expected 1 to {most} images in a request, got {images}")

@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import select
 import shutil
 import signal
@@ -26,7 +27,7 @@ import setproctitle
 from service.catalog import Catalog
 from service.errors import GraftError
 from service.files import replace_text
-from service.ports import hold_port
+from service.ports import at, hold_port, require_silence
 from service.routes import Routes, write_routes
 from service.settings import LISTENING, Settings, save_settings
 
@@ -36,6 +37,7 @@ _LONGEST_RUN_DIR: Final = 60
 """A Unix socket's path has 107 characters at most, and its name below the run directory needs up to 40."""
 
 _FRONTS: Final = ("http", "grpc")
+_RUN: Final = "run-"
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _log = logging.getLogger("graft.supervisor")
 
@@ -62,14 +64,16 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._holders = [hold_port(settings.host, port) for port in (settings.http_port, settings.grpc_port)]
-        http_port, grpc_port = (holder.getsockname()[1] for holder in self._holders)
+        http_port, grpc_port = ports = [holder.getsockname()[1] for holder in self._holders]
         self._home = _home(settings, http_port, grpc_port)
         self._lock = _lock(self._home)
         self._orphans: Sequence[int] = list(_living(_children(self._home)))
         self._relieved: set[int] = set()
         # of its own, so that the fronts of a supervisor that was killed keep their table and their engines
-        run_dir = self._home / str(os.getpid())
+        run_dir = self._home / f"{_RUN}{os.getpid()}"
         if not self._orphans:
+            for port in ports:
+                require_silence(settings.host, port)
             _remove_run_dirs(self._home)
         (run_dir / "metrics").mkdir(parents=True)
         token_file = settings.admin_token_file
@@ -97,6 +101,7 @@ class Supervisor:
     def run(self) -> int:
         """Serves until SIGTERM or SIGINT; returns the exit code."""
         setproctitle.setproctitle("graft supervisor")
+        _take_descriptors()
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake up
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,7 +143,7 @@ class Supervisor:
         """Not ready; then the fronts answer what they accepted; then the engines, whom nobody asks any more."""
         settings = self._settings
         _log.info("draining")
-        self._write(draining=True)
+        self._look_after()
         self._until(time.monotonic() + settings.drain_delay_s, lambda: False)
         for front in self._fronts.values():
             front.terminate()
@@ -151,9 +156,17 @@ class Supervisor:
     def _until(self, end: float, done: Callable[[], bool]) -> None:
         """Looks after the engines until `done` or the end; a second signal ends it at once."""
         while not done() and time.monotonic() < end and self._stops < 2:
+            self._look_after()
+            self._sleep()
+
+    def _look_after(self) -> None:
+        """The engines, while everything ends; a full disk must not end it sooner."""
+        try:
             self._catalog.tick()
             self._write(draining=True)
-            self._sleep()
+        except OSError:
+            _log.exception("the host refused something; draining goes on")
+            time.sleep(_FRONT_RETRY_S)
 
     def _keep_fronts(self) -> None:
         for name in _FRONTS:
@@ -164,6 +177,8 @@ class Supervisor:
                 if time.monotonic() - self._front_started[name] < _FRONT_RETRY_S:
                     continue
                 _log.error("the %s front ended with exit code %d; another starts", name, front.returncode)
+                for gauge in (self._settings.run_dir / "metrics").glob(f"gauge_live*_{front.pid}.db"):
+                    gauge.unlink()  # what it had in flight is not any more
             self._front_started[name] = time.monotonic()
             self._fronts[name] = self._start_front(name)
 
@@ -187,7 +202,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         settings = self._settings
-        http, grpc = f"http://{settings.host}:{settings.http_port}", f"{settings.host}:{settings.grpc_port}"
+        http, grpc = f"http://{at(settings.host, settings.http_port)}", at(settings.host, settings.grpc_port)
         (self._home / "address.json").write_text(json.dumps({"http": http, "grpc": grpc}), encoding="ascii")
         _log.info("HTTP on %s, gRPC on %s, models from %s", http, grpc, settings.models)
         if not settings.models.is_dir():
@@ -218,6 +233,12 @@ class Supervisor:
             self._wake_reader.recv(4096)
 
 
+def _take_descriptors() -> None:
+    """As many open files as we may have: fronts of thousands of connections inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _home(settings: Settings, http_port: int, grpc_port: int) -> Path:
     if settings.run_dir != Path():
         home = settings.run_dir.absolute()
@@ -237,8 +258,11 @@ def _home(settings: Settings, http_port: int, grpc_port: int) -> Path:
 
 
 def _lock(home: Path) -> int:
-    """Held until this process ends, however it ends."""
-    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Held until this process ends, however it ends.
+
+    On the folder itself, for what cleans up temporary directories leaves one alone that is locked.
+    """
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -249,7 +273,7 @@ def _lock(home: Path) -> int:
 def _remove_run_dirs(home: Path) -> None:
     """What this supervisor and those that were killed before it have left."""
     for folder in home.iterdir():
-        if folder.name.isdigit():
+        if folder.name.startswith(_RUN) and folder.name.removeprefix(_RUN).isdigit():
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from protos import tensorflow_serving_pb2 as tfs
 from service import errors
 from service.classifier import Classifier
-from service.request import Answer, Pixels, Request
+from service.request import Answer, Pixels, Request, check_count
 from service.routes import VersionRoute
 from service.tensors import CLASSES, IMAGE_BYTES, IMAGES, SCORES, Refusal, images_of, pack, require_all, shown
 from service.terms import Terms
@@ -130,6 +130,7 @@ class TensorFlowServing:
         if not examples:
             raise Refusal("INVALID_ARGUMENT", "Input is empty.")
         shared = request.input.example_list_with_context.context.features.feature
+        check_count(len(examples), self._max_images)
         images = [_image(index, {**shared, **one.features.feature}) for index, one in enumerate(examples)]
         return replace(asked, images=images)
 
@@ -250,12 +251,14 @@ class TensorFlowServing:
         item = 4 if float32 else 1
         size = count * side_px * side_px * 3 * item
         values = tensor.float_val if float32 else tensor.int_val
-        content = tensor.tensor_content or _filled(pack(values, float32=float32), size, item)
+        content = tensor.tensor_content
+        if not content and len(values) <= size // item:
+            content = _filled(pack(values, float32=float32), size, item)
         if len(content) != size:
             raise Refusal(
                 "INVALID_ARGUMENT",
-                f"tensor parsing error: {IMAGES}: expected {size // item} {_kind(tensor)} values, got {len(content)} "
-                "bytes",
+                f"tensor parsing error: {IMAGES}: expected {size // item} {_kind(tensor)} values, got "
+                f"{len(content) or item * len(values)} bytes",
             )
         return images_of(content, count, float32=float32)
 
@@ -275,8 +278,7 @@ class TensorFlowServing:
         shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
         if tensor.tensor_shape.unknown_rank or len(shape) != 1 + len(tail) or shape[1:] != tail:
             raise Refusal("INVALID_ARGUMENT", f"expected a tensor of shape {shown((-1, *tail))}, got {shown(shape)}")
-        if not 1 <= shape[0] <= self._max_images:
-            raise errors.InvalidRequest(f"expected 1 to {self._max_images} images in a request, got {shape[0]}")
+        check_count(shape[0], self._max_images)
         return shape[0]
 
 

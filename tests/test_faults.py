@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -299,6 +300,50 @@ def test_a_second_service_on_the_same_ports_is_refused(
     )
     assert (ended.returncode, "another service" in ended.stderr) == (1, True)
     assert service.readyz().status == 200
+
+
+@pytest.mark.parametrize("which", ["http", "grpc"])
+def test_a_port_that_another_service_has_is_refused(
+    which: str, version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """With a run directory of its own, too: the kernel would spread connections over both."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models")
+    port = getattr(service, which).rpartition(":")[2]
+    flags = {"http": "0", "grpc": "0"} | {which: port}
+    command = [sys.executable, "-m", "service", "--models", str(tmp_path), "--run-dir", str(service.run_dir / "b")]
+    command += [part for name, value in flags.items() for part in (f"--{name}-port", value)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in ended.stderr
+    assert service.readyz().status == 200
+
+
+def test_what_is_not_ours_stays_in_the_run_directory(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """Somebody may give a folder that he uses for more."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models")
+    (service.run_dir / "2024").mkdir()
+    assert service.terminate() == 0
+    assert {entry.name for entry in service.run_dir.iterdir() if entry.is_dir()} == {"2024"}
+
+
+def test_ipv6(version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path):
+    """An address of colons is written in brackets, to both fronts and to people."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this host has no IPv6")
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models", host="::1")
+    assert service.http.startswith("http://[::1]:")
+    assert service.classify(plain("red")).json["results"][0]["label"] == "red"
+    with grpc.insecure_channel(service.grpc) as channel:
+        answer = ImageClassifierStub(channel).Classify(ClassifyRequest(images=[Image(data=plain("blue"))]), timeout=60)
+    assert answer.results[0].label == "blue"
 
 
 def test_state_is_told_to_people(

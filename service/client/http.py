@@ -8,10 +8,11 @@ import threading
 import urllib.parse
 import uuid
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from service.client.base import ActivationMap, Ask, Client, ClientError, Prediction, Refused, Retry, Unanswered
-from service.errors import BY_CODE, GraftError, ImageError
+from service.errors import BY_CODE, GraftError, ImageError, RequestTooLarge
 
 _BUSY: Final = (429, 502, 503, 504)
 """Overloaded, not ready, too slow; or a proxy that says so of a service that is being restarted."""
@@ -80,6 +81,8 @@ class HttpClient(Client):
             answer = None
         if not isinstance(answer, dict):
             message = f"{self._url} answered {status} with something that is not JSON"
+            if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # a proxy's, which has a limit of its own
+                raise Refused(f"{RequestTooLarge.code}: {message}", RequestTooLarge.code)
             raise Unanswered(message, retry_after_s) if status in _BUSY else Refused(message)
         results = answer.get("results")
         if not isinstance(results, list) or len(results) != len(images):

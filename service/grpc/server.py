@@ -19,6 +19,7 @@ from service.grpc.observed import ObservedCalls
 from service.grpc.reflection import add_reflection
 from service.grpc.servicer import Servicer
 from service.log import configure_log
+from service.ports import at
 from service.reactor import AsyncioReactor
 from service.readiness import Readiness
 from service.settings import LISTENING, Settings, load_settings
@@ -70,14 +71,14 @@ async def serve(settings: Settings) -> None:
             change.add_done_callback(changes.discard)
 
     publish(ready=False)
-    readiness = Readiness(classifier, reactor, publish)
+    readiness = Readiness(classifier, reactor, publish, target_s=settings.target_p99_ms / 1e3)
     servicer = Servicer(classifier, settings)
     classifier_pb2_grpc.add_ImageClassifierServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
     server.add_generic_rpc_handlers(tuple(tensorflow_serving.services(classifier, settings)))
     server.add_generic_rpc_handlers((open_inference.service(classifier, settings, readiness),))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add_reflection([_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name], server)
-    server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+    server.add_insecure_port(at(settings.host, settings.grpc_port))
     await server.start()
     # what is loaded stays: never walk it again when collecting garbage
     gc.collect()

@@ -27,7 +27,7 @@ from service.grpc.models import get_model, list_models
 from service.grpc.stream import Stream, StreamContext
 from service.grpc.waiting import answer_of, read_terms
 from service.metrics import count_request
-from service.request import Request
+from service.request import Request, check_count
 from service.settings import Settings
 from service.terms import Terms
 
@@ -149,6 +149,7 @@ class Servicer(ImageClassifierServicer):
         """
         started = time.monotonic()
         try:
+            check_count(len(request.images), self._settings.max_images)
             asked = _request(request, read_terms(context, self._settings))
             answer = await answer_of(self._classifier, asked)
         except errors.GraftError:

@@ -50,7 +50,7 @@ def create_app(classifier: Classifier, readiness: Readiness, settings: Settings)
         with kept_back():
             classifier.admit(asked)
         with reading(terms, settings.request_timeout_s):
-            uploads = read_uploads(request)
+            uploads = read_uploads(request, settings.max_images)
         read = time.monotonic()
         asked = replace(asked, images=[upload.image for upload in uploads], timeout_s=terms.left_s)
         answer = answer_of(classifier, asked)

@@ -13,6 +13,7 @@ from flask import Request
 
 from service.errors import ImageError, InvalidBase64, InvalidRequest, UnsupportedMedia
 from service.http.waiting import whole_body
+from service.request import check_count
 
 _RAW: Final = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types, beside image/*, whose body is one image. The last is what `curl --data-binary` says of any file."""
@@ -31,12 +32,12 @@ class Upload:
     image: bytes | ImageError
 
 
-def read_uploads(request: Request) -> list[Upload]:
+def read_uploads(request: Request, max_images: int) -> list[Upload]:
     """Reads the body by its content type.
 
     Raises:
         UnsupportedMedia: a content type that is none of ours.
-        InvalidRequest: a body that is not what its content type says, or holds no image.
+        InvalidRequest: a body that is not what its content type says, or holds no image, or too many.
     """
     kind = request.mimetype
     if kind.startswith("image/") or kind in _RAW:
@@ -44,7 +45,7 @@ def read_uploads(request: Request) -> list[Upload]:
     if kind == "multipart/form-data":
         return _multipart(request)
     if kind == "application/json":
-        return _json(whole_body())
+        return _json(whole_body(), max_images)
     raise UnsupportedMedia(
         "expected an image (image/*, application/octet-stream), multipart/form-data or application/json, "
         f"got {kind[:100]!r}"
@@ -60,7 +61,7 @@ def _multipart(request: Request) -> list[Upload]:
     return uploads
 
 
-def _json(body: bytes) -> list[Upload]:
+def _json(body: bytes, max_images: int) -> list[Upload]:
     expected = 'expected {"images": [{"b64": "..."}]}'
     try:
         document: Any = json.loads(body)
@@ -69,6 +70,7 @@ def _json(body: bytes) -> list[Upload]:
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list) or not images:
         raise InvalidRequest(f"{expected}, got JSON without a list of images")
+    check_count(len(images), max_images)
     for index, image in enumerate(images):
         if not isinstance(image, dict) or not isinstance(image.get("b64"), str):
             raise InvalidRequest(f'{expected}, but image {index} is not an object with a string "b64"')

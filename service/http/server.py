@@ -16,6 +16,7 @@ from prometheus_client import multiprocess
 
 from service.http.worker import FrontWorker
 from service.log import configure_log
+from service.ports import at
 from service.settings import LISTENING, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
     def load_config(self) -> None:
         """Gunicorn's own settings."""
         chosen = {
-            "bind": f"{self._settings.host}:{self._settings.http_port}",
+            "bind": at(self._settings.host, self._settings.http_port),
             "reuse_port": True,  # the supervisor holds the port with a socket of its own; see service/ports.py
             "workers": self._settings.workers,
             "worker_class": FrontWorker,
@@ -86,7 +87,8 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
             target_s=settings.target_p99_ms / 1e3,
             cache_bytes=settings.cache_bytes,
         )
-        app = create_app(classifier, Readiness(classifier, reactor), settings)
+        readiness = Readiness(classifier, reactor, target_s=settings.target_p99_ms / 1e3)
+        app = create_app(classifier, readiness, settings)
         self._observer = exchange.Observer(settings)
         self.plain = PlainRequests(
             classifier, self._observer, settings.request_timeout_s, max_body_bytes=settings.max_body_bytes

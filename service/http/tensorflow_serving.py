@@ -21,7 +21,7 @@ from service.exchange import observe_answer
 from service.http.foreign import foreign_blueprint
 from service.http.terms import read_terms, reading
 from service.http.waiting import answer_of, kept_back, whole_body
-from service.request import Answer, Request
+from service.request import Answer, Request, check_count
 from service.settings import Settings
 from service.tensorflow_serving import DEFAULT_SIGNATURE, SIGNATURES, TensorFlowServing
 from service.tensors import IMAGES, Refusal, flatten, pack
@@ -47,7 +47,7 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
         return answer
 
     def predict(spec: tfs.ModelSpec, document: dict[str, Any], terms: Terms) -> Response:
-        by_row, asked = _predict_request(spec, document)
+        by_row, asked = _predict_request(spec, document, settings.max_images)
         answer = run(face.read_predict(asked, terms))
         outputs = {name: _rows(tensor) for name, tensor in face.write_predict(asked, answer).outputs.items()}
         if by_row:
@@ -128,7 +128,7 @@ def _signature_name(document: dict[str, Any]) -> str:
     return name
 
 
-def _predict_request(spec: tfs.ModelSpec, document: dict[str, Any]) -> tuple[bool, tfs.PredictRequest]:
+def _predict_request(spec: tfs.ModelSpec, document: dict[str, Any], max_images: int) -> tuple[bool, tfs.PredictRequest]:
     """Whether the format is the one by rows, and the message."""
     by_row = "instances" in document
     if by_row == ("inputs" in document):
@@ -146,11 +146,14 @@ def _predict_request(spec: tfs.ModelSpec, document: dict[str, Any]) -> tuple[boo
     if by_row:
         if not isinstance(values, list) or not values:
             raise Refusal("INVALID_ARGUMENT", "Expecting 'instances' to be a list/array with at least one value")
+        check_count(len(values), max_images)
         values = [_instance(name, index, value) for index, value in enumerate(values)]
     elif isinstance(values, dict) and values.keys() != {"b64"}:
         if name not in values:
             raise Refusal("INVALID_ARGUMENT", f"Missing named input: {name} in 'inputs' object.")
         values = values[name]
+    if isinstance(values, list):
+        check_count(len(values), max_images)
     asked = tfs.PredictRequest(model_spec=spec)
     asked.inputs[name].CopyFrom(_pixels(values) if name == IMAGES else _files(values))
     return by_row, asked

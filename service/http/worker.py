@@ -19,6 +19,8 @@ _PEEK_BYTES: Final = 1 << 13
 _PATIENCE_S: Final = 30.0
 """Of a front without a master. Then nobody is about to start another: the supervisor is gone, too."""
 
+_UNREAD_MS: Final = 30_000
+"""For so long a client may leave its answer unread before it is hung up on."""
 _NOTIFY_EVERY_S: Final = 1.0
 _DRAINED_EVERY_S: Final = 0.05
 
@@ -84,6 +86,8 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:  # noqa: ANN401 - gunicorn's own
         """Called by gunicorn for every connection."""
         client.setblocking(True)
+        # one that does not read what it has asked for would keep its connection for ever
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
         try:
             more = True
             while more is True:

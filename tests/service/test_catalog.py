@@ -3,6 +3,7 @@
 Versions are stand-ins that load, fail and drain when the test says so; the directories and serving.json are real.
 """
 
+import errno
 import os
 import shutil
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from service import catalog
 from service.catalog import Catalog
 from service.policy import FILE, Policy, format_policy
 from service.routes import VersionRoute
@@ -242,6 +244,29 @@ def test_removed_versions_and_models_are_unloaded(bench: _Bench) -> None:
     assert (bench.live, bench.states) == (0, {1: "UNLOADING"})
     bench.finish()
     assert bench.route is None
+
+
+def test_what_cannot_be_read_is_no_news(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of somebody else's, or a volume that is unmounted: what is served stays, the other models go on."""
+    bench.publish(1)
+    bench.finish(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog, "versions", _refuse)
+        bench.look()
+        assert (bench.live, bench.route.error) == (1, "its folder cannot be read: Permission denied")
+    bench.look()
+    assert (bench.live, bench.route.error) == (1, "")
+    bench.models.rename(bench.models.with_name("away"))
+    bench.look()
+    assert (bench.live, bench.states) == (1, {1: "AVAILABLE"})
+    bench.models.with_name("away").rename(bench.models)
+    bench.publish(2)
+    bench.finish()
+    assert bench.live == 2
+
+
+def _refuse(_: Path) -> list[int]:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_wish_that_cannot_be_fulfilled_takes_nothing_away(bench: _Bench) -> None:

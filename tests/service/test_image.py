@@ -185,6 +185,24 @@ def test_pixels_are_limited_by_the_header(monkeypatch) -> None:
         decode(png(30000, 30000), _SPEC)
 
 
+def test_scans_of_a_jpeg_are_limited() -> None:
+    """Each goes over all pixels, in a few bytes: a small file could hold up an engine for minutes."""
+    written = encode(Image.new("RGB", (64, 64), COLOURS["red"]), "JPEG", progressive=True)
+    last, end = written.rindex(b"\xff\xda"), written.rindex(b"\xff\xd9")
+    assert written.count(b"\xff\xda") > 1
+    many = written[:last] + 200 * written[last:end] + written[end:]
+    with pytest.raises(CorruptImage, match="at most 100 scans"):
+        decode(many, _SPEC)
+
+
+def test_what_only_looks_like_scans_does_not_count() -> None:
+    """A comment, or the film that a phone writes behind the picture."""
+    picture = Image.new("RGB", (64, 64), COLOURS["red"])
+    plain = encode(picture, "JPEG")
+    for same in (encode(picture, "JPEG", comment=200 * b"\xff\xda"), plain + 200 * b"\xff\xda"):
+        np.testing.assert_array_equal(decode(same, _SPEC), decode(plain, _SPEC))
+
+
 def test_squash_keeps_everything_and_crop_the_middle() -> None:
     """A wide picture with red ends: squashed they stay, cropped they are gone."""
     wide = Image.new("RGB", (120, 40), COLOURS["blue"])

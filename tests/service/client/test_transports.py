@@ -172,7 +172,7 @@ def refusing_http() -> Iterator[tuple[str, _Refusing]]:
                 status = 200
             self.close_connection = not status
             if status:
-                body = b"<html>" if status == 502 else json.dumps(good if status == 200 else refusal).encode()
+                body = b"<html>" if status in {413, 502} else json.dumps(good if status == 200 else refusal).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 if state.retry_after_s:
@@ -286,6 +286,17 @@ def test_an_answer_that_is_no_json_is_an_error(refusing_http, connect, waits: li
     with pytest.raises(ClientError, match="answered 502 with something that is not JSON"):
         connect("http", address).classify([("a", b"a")])
     assert len(waits) == 3
+
+
+def test_a_proxy_that_finds_a_request_too_large_is_understood(refusing_http, connect, waits: list[float]) -> None:
+    """Its page is no JSON; by the code many images are parted, and one that is alone is that image's error."""
+    address, state = refusing_http
+    state.refusals = [413]
+    with pytest.raises(Refused, match="answered 413") as refused:
+        connect("http", address).classify([("a", b"a")])
+    assert refused.value.code == "REQUEST_TOO_LARGE"
+    assert str(refused.value).startswith("REQUEST_TOO_LARGE: ")
+    assert waits == []
 
 
 @pytest.mark.parametrize(("transport", "address"), [("http", "http://127.0.0.1:1"), ("grpc", "127.0.0.1:1")])

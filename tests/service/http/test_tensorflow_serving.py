@@ -177,6 +177,8 @@ _WRONG: list[tuple[str, str, object, int, str]] = [
         "expected values of 0 to 255, got nan to nan",
     ),
     ("too many images", _PREDICT, {"instances": [_RED] * 21}, 400, "expected 1 to 20 images in a request, got 21"),
+    ("very many numbers", _PREDICT, {"instances": [0] * 9999}, 400, "expected 1 to 20 images in a request, got 9999"),
+    ("very many in a column", _PREDICT, {"inputs": [0] * 9999}, 400, "expected 1 to 20 images in a request, got 9999"),
     (
         "not base64",
         _PREDICT,
