@@ -185,14 +185,16 @@ class Classifier:
                 self._sharing.start(job)
 
     def _dispatch(self, job: Job) -> None:
-        """Sends a job to the least busy engine of its version, or lets it wait for one."""
+        """Sends a job to the least busy engine of its version, if it shows life, or lets it wait for one."""
         call = job.call
         links = self._fleet.accepting(call.model, call.version)
         if not links:
             self._waiting.append(job)
             return
         bulk = call.request.bulk
-        link = links[0] if len(links) == 1 else min(links, key=lambda link: link.backlog.work(bulk=bulk))
+        link = (
+            links[0] if len(links) == 1 else min(links, key=lambda link: (link.quiet, link.backlog.work(bulk=bulk)))
+        )
         job.link, job.running = link, False
         job.wire = job.number
         link.jobs[job.wire] = job

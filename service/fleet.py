@@ -109,6 +109,8 @@ class Fleet:
                 self._links[path] = Link(path, self._reactor, self._on_frame, self._lose)
             except OSError:
                 continue  # it died a moment ago; the supervisor is about to list another
+        for link in self._links.values():
+            link.look(self._clock())
         for path in self._links.keys() - listed:
             link = self._links[path]
             link.accepting = False

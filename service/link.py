@@ -5,6 +5,8 @@ Owns one non-blocking Unix socket. It knows frames but not what a job means; the
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from service.backlog import Backlog
@@ -14,6 +16,8 @@ from service.wire import FrameReader, Kind
 T = TypeVar("T")
 _RECEIVE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 22
+_QUIET_S = 3.0
+"""An engine that works shows life every second, and between any two images."""
 
 
 class Link(Generic[T]):
@@ -22,6 +26,7 @@ class Link(Generic[T]):
     Attributes:
         jobs: what the engine holds, by number.
         accepting: False once the engine drains.
+        quiet: True while it shows no life (see EngineLoop); it may hang, so others are better asked.
         backlog: what all fronts have in flight there.
 
     Args:
@@ -44,6 +49,7 @@ class Link(Generic[T]):
         self.path = path
         self.jobs: dict[int, T] = {}
         self.accepting = True
+        self.quiet = False
         self.backlog = Backlog(path)
         self._on_frame = on_frame
         self._on_lost = on_lost
@@ -62,6 +68,11 @@ class Link(Generic[T]):
             self.backlog.close()
             raise
         self._reading: Cancellable | None = reactor.on_readable(self._socket.fileno(), self._read)
+
+    def look(self, now: float) -> None:
+        """Looks for the engine's last sign of life."""
+        with suppress(OSError):  # it is gone, which its connection says
+            self.quiet = now - Path(self.path).stat().st_mtime > _QUIET_S
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Sends the parts one after the other; what the socket does not take now follows later, in order."""

@@ -7,6 +7,7 @@ answers, dies or drains.
 import asyncio
 import contextlib
 import hashlib
+import os
 import random
 import socket
 import time
@@ -286,6 +287,29 @@ def test_a_large_image_arrives_whole(run) -> None:
         assert [job.image for job in engine.jobs.values()] == images
         engine.answer_all()
         assert _said(await bench.answered()) == [f"1:{letter * 20}" for letter in "ABC"]
+
+    run(scenario)
+
+
+def test_an_engine_that_shows_no_life_is_asked_last(run) -> None:
+    """It may hang, and look idle because whoever waited for it has gone."""
+
+    async def scenario(bench: _Bench) -> None:
+        hung, other = await bench.begin(2)
+        long_ago = time.monotonic() - 10
+        os.utime(hung.path, (long_ago, long_ago))
+        await _until(lambda: any(link.quiet for link in bench.classifier._fleet._links.values()), "noticed")
+        for number in range(4):
+            bench.submit(b"%d" % number)
+        await _until(lambda: len(other.jobs) == 4, "all sent to the other")
+        assert not hung.jobs
+        other.answer_all()
+        await bench.answered(4)
+        await bench.serve({1: [hung]})
+        bench.submit(b"x")
+        await _until(lambda: hung.jobs, "asked where there is no other")
+        hung.answer_all()
+        await bench.answered(5)
 
     run(scenario)
 
