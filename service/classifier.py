@@ -192,9 +192,7 @@ class Classifier:
             self._waiting.append(job)
             return
         bulk = call.request.bulk
-        link = (
-            links[0] if len(links) == 1 else min(links, key=lambda link: (link.quiet, link.backlog.work(bulk=bulk)))
-        )
+        link = links[0] if len(links) == 1 else min(links, key=lambda link: (link.quiet, link.backlog.work(bulk=bulk)))
         job.link, job.running = link, False
         job.wire = job.number
         link.jobs[job.wire] = job
