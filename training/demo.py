@@ -99,7 +99,8 @@ def _make_room(folder: Path, places: Sequence[Path]) -> None:
     foreign = [place for place in places if place.exists()]
     if foreign and not mark.exists():
         raise SettingError(
-            f"expected a folder of the demo's own, as what is there is made anew; {foreign[0]} was not made by a demo"
+            f"expected a folder of the demo's own, as what is there is made anew; {foreign[0]} was not made by this "
+            "demo: remove it, or choose another --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
