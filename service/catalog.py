@@ -16,7 +16,7 @@ from typing import Final
 
 from service.loaded import LoadedVersion
 from service.policy import FILE, BrokenPolicy, Policy, read_policy
-from service.published import folders, valid_name, versions
+from service.published import names, versions
 from service.routes import STABLE, ModelRoute, Routes, VersionRoute
 from service.settings import Settings
 
@@ -116,12 +116,14 @@ class Catalog:
         self._next_policies = 0.0
         self._error = ""
         self._folder_errors: dict[str, str] = {}
+        self._device = 0
         self._restarts_before = 0
 
     @property
     def settled(self) -> bool:
-        """Whether everything that is wanted is loaded or refused."""
-        return not any(self._busy(model, self._wanted(model)[1]) for model in self._models.values())
+        """Whether everything that is wanted is loaded or refused, and nothing of what is published cannot be read."""
+        unread = self._error or any(self._folder_errors.values()) or not self._settings.models.is_dir()
+        return not unread and not any(self._busy(model, self._wanted(model)[1]) for model in self._models.values())
 
     @property
     def empty(self) -> bool:
@@ -140,9 +142,10 @@ class Catalog:
         what is served stays.
         """
         root = self._settings.models
+        found: list[str] = []
         try:
-            names = {folder.name for folder in folders(root) if valid_name(folder.name)}
-            error = "" if root.is_dir() or not self._models else "it is not there any more"
+            found = names(root)
+            error = self._missing(found)
         except OSError as failed:
             error = failed.strerror or str(failed)
         if error != self._error:
@@ -150,7 +153,7 @@ class Catalog:
             _log.error("the models directory %s: %s", root, f"{error}; nothing changes" if error else "it is back")
         if error:
             return
-        for name in names | self._models.keys():
+        for name in {*found, *self._models}:
             try:
                 published = versions(root / name)
             except OSError as failed:
@@ -201,6 +204,21 @@ class Catalog:
         models = {name: self._route(name, model) for name, model in sorted(self._models.items())}
         restarts = self._restarts_before + sum(one.restarts for model in self._models.values() for one in model.all)
         return Routes(models, draining, restarts)
+
+    def _missing(self, found: Sequence[str]) -> str:
+        """What shows that the models directory is not the one that it was; empty when nothing does.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            device = self._settings.models.stat().st_dev
+        except FileNotFoundError:
+            return "it is not there any more" if self._models else ""
+        if self._models and not found and device != self._device:
+            return "it is empty, and on another volume than before"
+        self._device = device
+        return ""
 
     def _say(self, name: str, error: str) -> None:
         """Notes what is wrong with a model's folder, and logs it once."""
@@ -296,7 +314,7 @@ class Catalog:
     # -- files
 
     def _read_policy(self, name: str, model: _Model) -> None:
-        """Follows serving.json; one that cannot be understood changes nothing.
+        """Follows serving.json. One that cannot be understood changes nothing, as does one gone with its folder.
 
         If none was ever understood, nothing is loaded: better none than a version that somebody turned away from.
         """
@@ -304,6 +322,10 @@ class Catalog:
         try:
             status = (folder / FILE).stat()
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            if not folder.is_dir():
+                return
+            stamp = None
         except OSError:
             stamp = None
         if stamp == model.policy_stamp:

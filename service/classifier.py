@@ -168,7 +168,8 @@ class Classifier:
         return self.resolve(model, request.version, request.label, request.request_id)
 
     def _check(self, resolved: tuple[str, int], request: Request, images: int) -> None:
-        backlogs = [link.backlog for link in self._fleet.accepting(*resolved)]
+        links = self._fleet.accepting(*resolved)
+        backlogs = [link.backlog for link in links if not link.quiet] or [link.backlog for link in links]
         self._admission.check(backlogs, images, bulk=request.bulk, timeout_s=request.timeout_s)
 
     def _start(self, call: Call) -> None:

@@ -49,10 +49,10 @@ _MOST_SCANS: Final = 100
 """Of one JPEG file; a progressive one as encoders write it has about ten."""
 _START_OF_SCAN: Final = b"\xff\xda"
 _END_OF_IMAGE: Final = 0xD9
-_ALONE: Final = (0x01, 0xD8)
+_ALONE: Final = (0xD8, _END_OF_IMAGE)
 """Markers without a segment behind them."""
-_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""Neither a byte of the data between markers, nor a restart within it, nor filling."""
+_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""Neither a byte of the data between markers, nor a restart within it, nor what stands for nothing."""
 _EXIF_ORIENTATION: Final = 0x0112
 _FIRST_LYING: Final = 5
 """Orientations from here to 8 exchange width and height."""
@@ -181,11 +181,15 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _scans(data: bytes) -> int:
-    """How many scans a JPEG file has until its end; what its segments hold, such as a thumbnail, does not count."""
+    """How many scans a JPEG file has until its end, or that they are too many.
+
+    What its segments hold, such as a thumbnail, does not count. An end without a scan before it is none: decoders go on
+    behind tables that stand alone.
+    """
     at = scans = 0
-    while marker := _MARKER.search(data, at):
+    while scans <= _MOST_SCANS and (marker := _MARKER.search(data, at)):
         at, kind = marker.end(), data[marker.end() - 1]
-        if kind == _END_OF_IMAGE:
+        if kind == _END_OF_IMAGE and scans:
             break
         scans += kind == _START_OF_SCAN[1]
         if kind not in _ALONE:

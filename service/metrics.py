@@ -138,7 +138,7 @@ class RoutesCollector:
             "graft_refused_versions", "Published versions that failed to load or to prove themselves.", labels=["model"]
         )
         policy_errors = GaugeMetricFamily(
-            "graft_policy_error", "1 while something in serving.json cannot be done.", labels=["model"]
+            "graft_policy_error", "1 while serving.json cannot be followed or the folder read.", labels=["model"]
         )
         engines = GaugeMetricFamily("graft_engines", "Engine processes that answer.", labels=["model", "version"])
         for name, model in self._routes.models.items():

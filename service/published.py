@@ -30,14 +30,28 @@ def list_versions(models: Path) -> dict[str, list[int]]:
         be read.
     """
     found: dict[str, list[int]] = {}
-    for model in folders(models):
+    for name in names(models):
         try:
-            numbers = versions(model)
+            numbers = versions(models / name)
         except OSError:
             continue
-        if numbers and valid_name(model.name):
-            found[model.name] = numbers
+        if numbers:
+            found[name] = numbers
     return found
+
+
+def names(models: Path) -> list[str]:
+    """What may be models in a models directory, by name; none where there is no such directory.
+
+    Nothing of them is looked at: one that cannot be read hides no other.
+
+    Raises:
+        OSError: the directory itself cannot be read.
+    """
+    try:
+        return sorted(entry.name for entry in models.iterdir() if valid_name(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def versions(model: Path) -> list[int]:

@@ -51,7 +51,6 @@ class Readiness:
         self._classifier = classifier
         self._reactor = reactor
         self._on_change = on_change
-        self._next_at = 0.0
         self._look()
 
     def _look(self) -> None:

@@ -131,6 +131,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         settings = Settings(**{name: _convert(name, value, where) for name, (value, where) in chosen.items()})
         if settings.admin_token_file != Path():
             read_token(settings.admin_token_file)
+        if settings.http_port == settings.grpc_port != 0:
+            raise ValueError(f"--http-port and --grpc-port: expected two ports, got {settings.http_port} for both")
         _check_remote(settings)
         _check_collector(settings.otlp_endpoint)
         return settings

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -115,6 +116,9 @@ class Supervisor:
                 front.kill()
                 front.wait()
             self._catalog.kill_all()
+            for pid in _living(self._orphans):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             _remove_run_dirs(self._home)
             (self._home / "children.json").unlink(missing_ok=True)
         return 0
@@ -148,7 +152,12 @@ class Supervisor:
         for front in self._fronts.values():
             front.terminate()
         patience = settings.drain_timeout_s + 5
-        self._until(time.monotonic() + patience, lambda: all(one.poll() is not None for one in self._fronts.values()))
+
+        def answered() -> bool:
+            self._relieve()
+            return not self._orphans and all(one.poll() is not None for one in self._fronts.values())
+
+        self._until(time.monotonic() + patience, answered)
         self._catalog.unload_all()
         self._until(time.monotonic() + patience, lambda: self._catalog.empty)
         _log.info("drained")
@@ -177,8 +186,9 @@ class Supervisor:
                 if time.monotonic() - self._front_started[name] < _FRONT_RETRY_S:
                     continue
                 _log.error("the %s front ended with exit code %d; another starts", name, front.returncode)
+                # what it had in flight is not any more; gunicorn sees to that for its own workers
                 for gauge in (self._settings.run_dir / "metrics").glob(f"gauge_live*_{front.pid}.db"):
-                    gauge.unlink()  # what it had in flight is not any more
+                    gauge.unlink()
             self._front_started[name] = time.monotonic()
             self._fronts[name] = self._start_front(name)
 
@@ -215,12 +225,16 @@ class Supervisor:
         self._keep_fronts()
         if not all((self._settings.run_dir / f"{name}{LISTENING}").exists() for name in _FRONTS):
             return
+        self._relieve()
+
+    def _relieve(self) -> None:
+        """Drains what a killed supervisor left: fronts first, whose engines answer what they accepted, then those."""
         orphans = _living(self._orphans)
-        # fronts first: they need their engines until they have answered what they accepted
         for pid in [pid for pid, name in orphans.items() if "engine" not in name] or list(orphans):
             if pid not in self._relieved:
                 _log.info("draining %s (%d), left by a supervisor that was killed", orphans[pid], pid)
-                os.kill(pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGTERM)
                 self._relieved.add(pid)
         self._orphans = list(orphans)
 

@@ -268,15 +268,11 @@ def test_fronts_and_engines_survive_their_supervisor_and_the_next_one_relieves_t
     version_factory(tmp_path / "models")
     first = start_service(tmp_path / "models")
     orphans = [*first.engines(), *first.fronts()]
-    ports = {"http_port": first.http.rsplit(":", 1)[1], "grpc_port": first.grpc.rsplit(":", 1)[1]}
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait()
     assert first.classify(plain("green")).json["results"][0]["label"] == "green"
 
-    command = [sys.executable, "-m", "service", "--models", str(tmp_path / "models"), "--run-dir", str(first.run_dir)]
-    command += [part for name, value in ports.items() for part in (f"--{name.replace('_', '-')}", value)]
-    with (first.run_dir / "log").open("ab") as log:
-        first.process = subprocess.Popen([*command, "--engines", "1"], stdout=log, stderr=log)
+    _succeed(first, tmp_path / "models")
     end = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in orphans):
         assert time.monotonic() < end, first.log()
@@ -286,6 +282,42 @@ def test_fronts_and_engines_survive_their_supervisor_and_the_next_one_relieves_t
             continue  # a connection that was being set up on a front that stopped listening: clients try again
     first.wait_ready()
     assert first.classify(plain("red")).json["results"][0]["label"] == "red"
+
+
+def test_a_supervisor_that_ends_before_it_could_relieve_anybody_leaves_nobody(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """What it found goes on while its own models are not there, and ends with it; so the next one finds free ports."""
+    version_factory(tmp_path / "models")
+    first = start_service(tmp_path / "models")
+    orphans = [*first.engines(), *first.fronts()]
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+    announced = first.log().count("HTTP on")
+    _succeed(first, tmp_path / "not-mounted")
+    eventually(lambda: first.log().count("HTTP on") > announced, "the next supervisor is at work")
+    assert first.classify(plain("green")).json["results"][0]["label"] == "green"
+    assert first.terminate() == 0
+    eventually(lambda: not any(_runs(pid) for pid in orphans), "the orphans have ended", 1.0)
+    _succeed(first, tmp_path / "models")
+    first.wait_ready()
+    assert first.classify(plain("red")).json["results"][0]["label"] == "red"
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, and not only its end that nobody has taken note of."""
+    try:
+        return b"\nState:\tZ" not in Path(f"/proc/{pid}/status").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def _succeed(killed: Service, models: Path) -> None:
+    """Starts the next supervisor with the ports and the run directory of one that was killed."""
+    command = [sys.executable, "-m", "service", "--models", str(models), "--run-dir", str(killed.run_dir)]
+    command += ["--http-port", killed.http.rsplit(":", 1)[1], "--grpc-port", killed.grpc.rsplit(":", 1)[1]]
+    with (killed.run_dir / "log").open("ab") as log:
+        killed.process = subprocess.Popen([*command, "--engines", "1"], stdout=log, stderr=log)
 
 
 def test_a_second_service_on_the_same_ports_is_refused(

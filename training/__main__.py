@@ -1,6 +1,7 @@
 """The command line: `python -m training COMMAND`."""
 
 import argparse
+import re
 import shlex
 import signal
 import sys
@@ -23,6 +24,9 @@ _FAILED: Final = 1
 _WORSE: Final = 4
 _INTERRUPTED: Final = 130
 _NO_MEMORY: Final = "out of memory; a smaller --batch-size or --side may help"
+_OF_MEMORY: Final = re.compile(r"\bOOM\b|alloc|memory", re.IGNORECASE)
+_OF_GRAPH: Final = re.compile(r"\s*(\[\[\{\{node|\[Op:|\d+ (successful operations|derived errors))")
+"""Lines of TensorFlow's errors that say where in its graph, not what."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,9 +72,14 @@ def _of_tensorflow(error: Exception) -> str:
     tensorflow = sys.modules.get("tensorflow")  # not imported for this: it takes seconds
     if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
         return ""
-    if isinstance(error, tensorflow.errors.ResourceExhaustedError):
+    message = error.message or ""
+    # a full disk is exhausted, too
+    if isinstance(error, tensorflow.errors.ResourceExhaustedError) and _OF_MEMORY.search(message):
         return _NO_MEMORY
-    return f"TensorFlow failed: {error.message.splitlines()[0]}"
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not _OF_GRAPH.match(line)]
+    # an error within a graph begins with where it was, and ends with what it was
+    said = lines[-1 if message.startswith("Graph execution error") else 0] if lines else type(error).__name__
+    return f"TensorFlow failed: {said}"
 
 
 def _parser() -> argparse.ArgumentParser:

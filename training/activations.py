@@ -107,8 +107,15 @@ def _find_or_compute(  # noqa: PLR0917 - one caller
                 f"expected {needed >> 20} MiB of free disk in {folder.parent} for the activations, found "
                 f"{free >> 20} MiB; a smaller --unfreeze needs less, another --cache may have more"
             )
-        with rows.open("wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, needed)  # else writing to a disk that has become full is fatal
+        try:
+            with rows.open("wb") as stream:
+                os.posix_fallocate(stream.fileno(), 0, needed)  # else writing to a disk that has become full is fatal
+        except OSError as error:  # a quota, which the free space does not tell
+            rows.unlink(missing_ok=True)
+            raise SettingError(
+                f"cannot take {needed >> 20} MiB of disk in {folder.parent} for the activations: {error.strerror}; a "
+                "smaller --unfreeze needs less, another --cache may have more"
+            ) from error
         writer = _Writer(np.memmap(rows, np.float16, "r+", shape=shape))
         copies = _compute(task, backbone, cut, augmentation, writer, phases)
         unfinished = told.with_suffix(".unfinished")

@@ -177,6 +177,8 @@ def _read_all(files: Iterable[Listed]) -> Iterator[Image | Rejected]:
 
 def _read(file: Listed) -> Image | Rejected:
     try:
+        if file.path.is_dir():
+            return Rejected(file.path, "UNREADABLE", "expected a file, or a folder that can be read")
         if not file.path.is_file():
             return Rejected(file.path, "NOT_FOUND", "there is no such file")
         if (size := file.path.stat().st_size) > MAX_FILE_BYTES:

@@ -25,6 +25,7 @@ WEIGHTS_UNAVAILABLE: Final = 3
 """Exit code of `train` when pre-trained weights cannot be had."""
 
 _MARK: Final = ".graft-demo"
+_MODEL: Final = "documents"
 _PAGES_PER_CLASS: Final = 40
 _READY_WITHIN_S: Final = 60.0
 
@@ -41,8 +42,8 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
     Raises:
         SettingError: something in the folder is not a demo's, or one of the commands failed; it has said why.
     """
-    data, unseen, models, run_dir = places = [folder / name for name in ("documents", "unseen", "models", "run")]
-    _make_room(folder, places)
+    data, unseen, models, run_dir = (folder / name for name in ("documents", "unseen", "models", "run"))
+    _make_room([data, unseen, models / _MODEL, run_dir])
     _step(console, "Sample data: pages of several kinds of documents, drawn here")
     _command(console, ["training", "documents", str(data), "--per-class", str(_PAGES_PER_CLASS)])
 
@@ -54,7 +55,7 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
         "--models",
         str(models),
         "--name",
-        "documents",
+        _MODEL,
         "--cache",
         str(folder / "cache"),
         "--strategy",
@@ -93,19 +94,18 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
     return 0
 
 
-def _make_room(folder: Path, places: Sequence[Path]) -> None:
-    """Removes what an earlier demo left, known by its mark; never anything else."""
-    mark = folder / _MARK
-    foreign = [place for place in places if place.exists()]
-    if foreign and not mark.exists():
-        raise SettingError(
-            f"expected a folder of the demo's own, as what is there is made anew; {foreign[0]} was not made by this "
-            "demo: remove it, or choose another --folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    for old in places:
-        shutil.rmtree(old, ignore_errors=True)
+def _make_room(places: Sequence[Path]) -> None:
+    """Empties what an earlier demo made, each place known by a mark in it; never anything else."""
+    for place in places:
+        if place.exists() and not (place / _MARK).exists():
+            raise SettingError(
+                f"expected folders of the demo's own, as what is there is made anew; {place} was not made by a demo: "
+                "remove it, or choose another --folder"
+            )
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        (place / _MARK).touch()
 
 
 def _step(console: Console, text: str) -> None:

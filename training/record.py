@@ -25,7 +25,7 @@ from protos.manifest_pb2 import (
 from service.version import SCHEMA_VERSION
 from training import evaluation
 from training.audit.findings import Audit
-from training.dataset import Dataset
+from training.dataset import Dataset, printable
 from training.settings import Settings
 from training.task import Task, Trained, Tried
 
@@ -115,7 +115,7 @@ def _recipe(settings: Settings, task: Task, trained: Trained, backbone: str, wei
         trained_parameters=trained.trained_parameters,
         total_parameters=_parameters(trained.model),
         hyperparameters={**common, **trained.hyperparameters},
-        command=settings.command,
+        command=printable(settings.command),
         evidence=[_evidence(one, winner=at == 0) for at, one in enumerate(trained.tried)],
         decision=_decision(trained),
     )

@@ -19,7 +19,9 @@ from rich.console import Console
 from protos.manifest_pb2 import DataFingerprint, Evaluation, Manifest
 from service.image import ImageSpec
 from service.policy import FILE as POLICY
-from service.policy import live_version
+from service.policy import BrokenPolicy, read_policy
+from service.published import list_versions
+from service.routes import STABLE
 from service.version import REPORT, UNFINISHED, next_number, publish, remove_unfinished, write_manifest
 from training import dataset, duplicates, grouping, quiet, split
 from training.audit import findings, page, terminal
@@ -256,16 +258,29 @@ def _summarise(phases: Phases, manifest: Manifest, verdict: str, published: Path
         ("published", str(published)),
         ("report", str(published / REPORT / "index.html")),
     ]
-    live = live_version(settings.models, settings.name)
-    if live == manifest.version:
-        rows.append(("next", f"python -m service --models {settings.models}"))
-    else:
-        rows.append(("live", f"version {live} stays so, as {settings.models / settings.name / POLICY} says"))
-        change = f"python -m service.models --models {settings.models}"
-        rows.append(("next", f"{change} unpin {settings.name}, or latest {settings.name} 1"))
+    rows += _next(settings, manifest.version)
     console.print()
     for name, value in rows:
         console.print(f"{name:<22} {value}", markup=False)
+
+
+def _next(settings: Settings, version: int) -> list[tuple[str, str]]:
+    """How what was published goes live, or why not: as a service reads serving.json."""
+    policy_file = settings.models / settings.name / POLICY
+    try:
+        policy = read_policy(policy_file.parent)
+    except BrokenPolicy as error:
+        return [("live", f"nothing new while {policy_file} cannot be understood"), ("next", f"correct it: {error}")]
+    live = policy.live(list_versions(settings.models).get(settings.name, []))
+    if live == version:
+        return [("next", f"python -m service --models {settings.models}")]
+    change = f"python -m service.models --models {settings.models}"
+    undo = [f"{change} unpin {settings.name}"] if STABLE in policy.labels else []
+    undo += [f"{change} latest {settings.name} 1"] if policy.specific else []
+    if not undo:
+        return [("live", f"version {live}, which was published meanwhile and is higher")]
+    stays = f"version {live} stays so" if live else "no version"
+    return [("live", f"{stays}, as {policy_file} says"), *(("next", command) for command in undo)]
 
 
 def accuracy(evaluation: Evaluation) -> str:

@@ -86,7 +86,8 @@ class HttpClient(Client):
             raise Unanswered(message, retry_after_s) if status in _BUSY else Refused(message)
         results = answer.get("results")
         if not isinstance(results, list) or len(results) != len(images):
-            code = str(answer.get("code", ""))
+            too_large = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            code = str(answer.get("code") or (RequestTooLarge.code if too_large else ""))
             message = f"{code or status}: {answer.get('detail', content[:200])}"
             raise Unanswered(message, retry_after_s) if status in _BUSY else Refused(message, code)
         if status in _BUSY:  # every image failed for the same reason

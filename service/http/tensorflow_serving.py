@@ -30,6 +30,9 @@ from service.terms import Terms
 PREFIX: Final = "/v1/"
 """A path below that is not ours is refused in TensorFlow Serving's words, too."""
 
+_RANK: Final = 4
+"""Of images as a tensor."""
+
 _VERSION: Final = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
 _STATUS: Final = re.compile(r"/v1/models(?:/([^/:]+))?" + _VERSION + r"(/metadata)?")
 _METHOD: Final = re.compile(r"/v1/models/([^/:]+)" + _VERSION + r":(classify|predict)")
@@ -56,7 +59,7 @@ def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
         return jsonify(outputs=outputs if len(outputs) > 1 else next(iter(outputs.values())))
 
     def classify(spec: tfs.ModelSpec, document: dict[str, Any], terms: Terms) -> Response:
-        asked = _classify_request(spec, document)
+        asked = _classify_request(spec, document, settings.max_images)
         answer = run(face.read_classify(asked, terms))
         results = face.write_classify(answer).result.classifications
         return jsonify(results=[[[one.label, _short(one.score)] for one in row.classes] for row in results])
@@ -146,17 +149,32 @@ def _predict_request(spec: tfs.ModelSpec, document: dict[str, Any], max_images: 
     if by_row:
         if not isinstance(values, list) or not values:
             raise Refusal("INVALID_ARGUMENT", "Expecting 'instances' to be a list/array with at least one value")
-        check_count(len(values), max_images)
+        _check_count(name, values, max_images)
         values = [_instance(name, index, value) for index, value in enumerate(values)]
     elif isinstance(values, dict) and values.keys() != {"b64"}:
         if name not in values:
             raise Refusal("INVALID_ARGUMENT", f"Missing named input: {name} in 'inputs' object.")
         values = values[name]
-    if isinstance(values, list):
-        check_count(len(values), max_images)
+    if not by_row and isinstance(values, list):
+        _check_count(name, values, max_images)
     asked = tfs.PredictRequest(model_spec=spec)
     asked.inputs[name].CopyFrom(_pixels(values) if name == IMAGES else _files(values))
     return by_row, asked
+
+
+def _check_count(name: str, values: Sequence[Any], max_images: int) -> None:
+    """Before each of a million is looked at. The rows of one image that is no batch of one are not so many images."""
+    if name == IMAGES and len(values) > max_images and not isinstance(values[0], dict):
+        depth, first = 0, values
+        while isinstance(first, list) and first:
+            depth, first = depth + 1, first[0]
+        if depth < _RANK:
+            raise Refusal(
+                "INVALID_ARGUMENT",
+                f"expected images [N,S,S,3], N of 1 to {max_images}, as lists {_RANK} deep, got {len(values)} of lists "
+                f"{depth} deep",
+            )
+    check_count(len(values), max_images)
 
 
 def _instance(name: str, index: int, value: Any) -> Any:  # noqa: ANN401 - any JSON
@@ -207,7 +225,7 @@ def _bytes(value: Any) -> bytes:  # noqa: ANN401 - any JSON
         raise Refusal("INVALID_ARGUMENT", "Unable to base64 decode") from error
 
 
-def _classify_request(spec: tfs.ModelSpec, document: dict[str, Any]) -> tfs.ClassificationRequest:
+def _classify_request(spec: tfs.ModelSpec, document: dict[str, Any], max_images: int) -> tfs.ClassificationRequest:
     asked = tfs.ClassificationRequest(model_spec=spec)
     listed = document.get("examples")
     if not isinstance(listed, list) or not listed:
@@ -215,6 +233,7 @@ def _classify_request(spec: tfs.ModelSpec, document: dict[str, Any]) -> tfs.Clas
             "INVALID_ARGUMENT",
             "When method is classify, key 'examples' is expected with a list/array of at least one example",
         )
+    check_count(len(listed), max_images)
     examples = asked.input.example_list_with_context
     if "context" in document:
         _fill(examples.context, document["context"])

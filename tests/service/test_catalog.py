@@ -256,13 +256,45 @@ def test_what_cannot_be_read_is_no_news(bench: _Bench, monkeypatch: pytest.Monke
         assert (bench.live, bench.route.error) == (1, "its folder cannot be read: Permission denied")
     bench.look()
     assert (bench.live, bench.route.error) == (1, "")
-    bench.models.rename(bench.models.with_name("away"))
-    bench.look()
-    assert (bench.live, bench.states) == (1, {1: "AVAILABLE"})
-    bench.models.with_name("away").rename(bench.models)
     bench.publish(2)
     bench.finish()
     assert bench.live == 2
+
+
+def test_models_that_are_gone_as_a_whole_change_nothing(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume that is unmounted takes nothing away, not even what the operator wants; nor is a start then complete."""
+    bench.publish(1, 2)
+    bench.want(Policy(labels={"stable": 1, "canary": 2}))
+    bench.finish(1, 2)
+    served = bench.catalog.routes(draining=False)
+    away = bench.models.rename(bench.models.with_name("away"))
+    bench.finish(1, 2)
+    assert bench.catalog.routes(draining=False) == served
+    assert not bench.catalog.settled
+    assert not bench._new().settled
+    with monkeypatch.context() as patched:
+        bench.models.mkdir()  # the mount point
+        patched.setattr(bench.catalog, "_device", -1)
+        bench.finish(1, 2)
+        assert bench.catalog.routes(draining=False) == served
+        bench.models.rmdir()
+    away.rename(bench.models)
+    bench.want(Policy())
+    bench.finish()
+    assert bench.live == 2
+    assert bench.catalog.settled
+
+
+def test_what_cannot_be_read_from_the_start_is_waited_for(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whom a killed supervisor left may serve it."""
+    bench.publish(1)
+    monkeypatch.setattr(catalog, "versions", _refuse)
+    bench.look()
+    assert bench.route is None
+    assert not bench.catalog.settled
+    monkeypatch.undo()
+    bench.finish(1)
+    assert bench.catalog.settled
 
 
 def _refuse(_: Path) -> list[int]:

@@ -292,7 +292,7 @@ def test_a_large_image_arrives_whole(run) -> None:
 
 
 def test_an_engine_that_shows_no_life_is_asked_last(run) -> None:
-    """It may hang, and look idle because whoever waited for it has gone."""
+    """It may hang, and look idle because whoever waited for it has gone; nobody is let in because of it."""
 
     async def scenario(bench: _Bench) -> None:
         hung, other = await bench.begin(2)
@@ -303,6 +303,12 @@ def test_an_engine_that_shows_no_life_is_asked_last(run) -> None:
             bench.submit(b"%d" % number)
         await _until(lambda: len(other.jobs) == 4, "all sent to the other")
         assert not hung.jobs
+        for engine in (hung, other):
+            engine.backlog.publish(1.0, 1.0)
+        with pytest.raises(Overloaded, match="4 images wait, 4 s of work"):
+            bench.submit(b"late", timeout_s=5.0)
+        for engine in (hung, other):
+            engine.backlog.publish(0.0, 0.0)
         other.answer_all()
         await bench.answered(4)
         await bench.serve({1: [hung]})

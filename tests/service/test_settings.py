@@ -68,6 +68,7 @@ def test_types_are_those_of_the_fields() -> None:
     [
         (["--http-port", "65536"], "--http-port: expected 0 to 65535, got 65536"),
         (["--http-port", "web"], "--http-port: expected a number, got 'web'"),
+        (["--http-port", "9000", "--grpc-port", "9000"], "expected two ports, got 9000 for both"),
         (["--workers", "0"], "--workers: expected 1 to 256, got 0"),
         (["--request-timeout-s", "nan"], "--request-timeout-s: expected 0.001 to 3600, got nan"),
         (["--engine", "abacus"], "--engine: expected one of auto, openvino"),

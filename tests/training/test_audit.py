@@ -286,7 +286,7 @@ def test_suspects_are_claimed_by_another_class(classes, each, seed):
     random = np.random.default_rng(seed)
     given_labels = random.permutation(np.repeat(np.arange(classes), each))
     scores = random.dirichlet(np.full(classes, 0.3), len(given_labels)).astype(np.float32)
-    found = labels.suspects(scores, given_labels)
+    found = labels.suspects(scores, given_labels, np.ones(len(given_labels), bool))
     assert len({one.position for one in found}) == len(found)
     assert [one.margin for one in found] == sorted((one.margin for one in found), reverse=True)
     for one in found:
@@ -303,7 +303,19 @@ def test_a_class_that_is_always_doubted_is_not_all_wrong():
     scores = np.where(given_labels[:, None] == [0, 1], 0.9, 0.1).astype(np.float32)
     scores[50:] = (0.55, 0.45)
     scores[99] = (0.95, 0.05)
-    assert [one.position for one in labels.suspects(scores, given_labels)] == [99]
+    assert [one.position for one in labels.suspects(scores, given_labels, np.ones(len(given_labels), bool))] == [99]
+
+
+def test_what_a_head_was_trained_on_is_not_suspected():
+    """The only picture of a class is in every fold's fit: it is no suspect, and its class claims nobody."""
+    given_labels = np.array([0] * 20 + [1] * 20 + [2])
+    scores = np.where(given_labels[:, None] == [0, 1, 2], 0.9, 0.05).astype(np.float32)
+    scores[3] = (0.1, 0.0, 0.9)
+    scores[4] = (0.1, 0.9, 0.0)
+    scores[40] = (0.9, 0.1, 0.0)
+    found = labels.suspects(scores, given_labels, np.arange(41) < 40)
+    assert [(one.position, one.suggested) for one in found] == [(4, 1)]
+    assert labels.suspects(scores, given_labels, np.zeros(41, bool)) == []
 
 
 def test_audit_of_four_classes(shared: Path):

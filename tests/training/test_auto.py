@@ -1,5 +1,7 @@
 """`auto` decides by evidence, in its budget, without the test images; `svm`, `multilayer` export what they fitted."""
 
+import errno
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.console import Console
 from service.image import decode
 from training import auto, backbones, depths, features, finetuning, multilayer, pixels, plan, svm
 from training.backbones import Backbone
+from training.errors import SettingError
 from training.progress import OutOfTimeError, Phases
 from training.settings import Settings
 from training.task import Task, Trained
@@ -246,6 +249,22 @@ def test_activations_that_take_too_long_are_given_up(task: Task, backbone: Backb
     phases = Phases(Console(quiet=True), _Clock(30.0)).within(100.0)
     with pytest.raises(OutOfTimeError):
         finetuning.train(task, _copied(backbone), _final(task, backbone, cache), settings, phases)
+
+
+def test_a_quota_that_leaves_no_room_for_activations_is_a_setting_s_error(
+    task: Task, backbone: Backbone, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What `auto` answers with its heads; nothing half is left."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    final = _final(task, backbone, cache)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    settings = _settings(cache, strategy="partial", unfreeze=1)
+    with pytest.raises(SettingError, match=r"MiB of disk in .* for the activations: Disk quota exceeded"):
+        finetuning.train(task, _copied(backbone), final, settings, Phases(Console(quiet=True)))
+    assert not list(cache.rglob("*.f16"))
 
 
 def test_training_ends_at_the_deadline(task: Task, backbone: Backbone, cache: Path):

@@ -12,11 +12,12 @@ from protos.manifest_pb2 import ChampionComparison
 from service.version import read_version
 from tests.conftest import CLASSES, VersionFactory
 from tests.pictures import plain
-from training import champion
+from training import champion, train
 from training.__main__ import main
 from training.champion import compare, describe
 from training.dataset import Image
 from training.evaluation import Prediction
+from training.settings import Settings
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
@@ -89,6 +90,36 @@ def test_incomparable_versions_stop_nothing(version_factory: VersionFactory, tmp
         assert not found.worse
         assert why in describe(found)
     assert broken.version == 2
+
+
+_CHANGE = "python -m service.models --models"
+
+
+@pytest.mark.parametrize(
+    ("published", "policy", "said"),
+    [
+        ([1, 7], "{}", ["next python -m service --models"]),
+        ([1, 7], '{"labels": {"stable": 1}}', ["live version 1 stays so", f"next {_CHANGE} unpin"]),
+        ([1, 7], '{"versions": {"specific": [1]}}', ["live version 1 stays so", f"next {_CHANGE} latest 1"]),
+        (
+            [1, 3, 7],
+            '{"versions": {"specific": [3]}, "labels": {"stable": 3}}',
+            ["live version 3 stays so", f"next {_CHANGE} unpin", f"next {_CHANGE} latest 1"],
+        ),
+        ([7], '{"labels": {"stable": 6}}', ["live no version", f"next {_CHANGE} unpin"]),
+        ([1, 7], "{", ["live nothing new", "next correct it: serving.json: expected JSON"]),
+        ([1, 7, 8], "{}", ["live version 8, which was published meanwhile and is higher"]),
+    ],
+)
+def test_it_is_said_how_a_version_goes_live(tmp_path: Path, published: list[int], policy: str, said: list[str]):
+    """As a service reads serving.json, and with the commands that change it: those that are needed."""
+    for number in published:
+        (tmp_path / "tints" / str(number)).mkdir(parents=True)
+    (tmp_path / "tints" / "serving.json").write_text(policy)
+    told = train._next(Settings(tmp_path, tmp_path, "tints"), 7)
+    shown = [f"{name} {text}".replace(f" {tmp_path}", "").replace(" tints", "") for name, text in told]
+    assert len(shown) == len(said)
+    assert all(line.startswith(start) for line, start in zip(shown, said, strict=True)), shown
 
 
 def test_exit_code_4_and_nothing_published(

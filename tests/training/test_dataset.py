@@ -104,7 +104,8 @@ def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     dataset = index(tmp_path, tmp_path)
     assert [rejected.path for rejected in dataset.rejected] == [tmp_path / "a" / "closed"]
-    assert dataset.rejected[0].reason
+    assert dataset.rejected[0].code == "UNREADABLE"
+    assert "a folder that can be read" in dataset.rejected[0].reason
     assert len(dataset.images) == 4
 
 

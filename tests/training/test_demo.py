@@ -1,4 +1,4 @@
-"""The demo makes everything in its folder anew, and must never take anything else for its own."""
+"""The demo makes everything of its own anew, and must never take anything else for its own."""
 
 from pathlib import Path
 
@@ -9,25 +9,50 @@ from training import demo
 from training.errors import SettingError
 
 
-def test_a_folder_that_is_not_the_demo_s_is_left_alone(tmp_path: Path):
-    """`--folder .` where models lie deletes none of them."""
-    version = tmp_path / "models" / "pets" / "1" / "manifest.json"
-    version.parent.mkdir(parents=True)
-    version.touch()
-    with pytest.raises(SettingError, match="expected a folder of the demo's own"):
-        demo.run(tmp_path, 0, 0, Console(quiet=True))
-    assert version.exists()
-
-
-def test_what_an_earlier_demo_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Known by the mark that it leaves before anything else."""
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch):
+    """Starts a demo that ends where its first command would run."""
 
     def stop(*_: object, **__: object) -> int:
         raise SettingError("here")
 
+    def run(folder: Path, says: str) -> None:
+        with pytest.raises(SettingError, match=says):
+            demo.run(folder, 0, 0, Console(quiet=True))
+
     monkeypatch.setattr(demo, "_command", stop)
-    for _ in range(2):
-        with pytest.raises(SettingError, match="here"):
-            demo.run(tmp_path / "demo", 0, 0, Console(quiet=True))
-        assert not (tmp_path / "demo" / "documents").exists()
-        (tmp_path / "demo" / "documents").mkdir()
+    return run
+
+
+def _file(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_what_an_earlier_demo_left_is_made_anew(tmp_path: Path, begin):
+    """Pages, the model's versions, and what the service needed."""
+    begin(tmp_path / "demo", "here")
+    left = [
+        _file(tmp_path / "demo" / name)
+        for name in ("documents/memo/1.jpg", "unseen/memo/1.jpg", "models/documents/1/manifest.json", "run/log")
+    ]
+    begin(tmp_path / "demo", "here")
+    assert not any(file.exists() for file in left)
+
+
+@pytest.mark.parametrize("name", ["documents/memo/1.jpg", "models/documents/1/manifest.json"])
+def test_what_bears_a_name_of_the_demo_s_is_left_alone(tmp_path: Path, begin, name: str):
+    """`--folder .` where somebody has such a folder."""
+    file = _file(tmp_path / name)
+    begin(tmp_path, "expected folders of the demo's own")
+    assert file.exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / Path(name).parts[0]]
+
+
+def test_what_came_beside_an_earlier_demo_stays(tmp_path: Path, begin):
+    """A demo, then somebody's own model and data in the same folder, then another demo."""
+    begin(tmp_path, "here")
+    own = [_file(tmp_path / name) for name in ("models/pets/1/manifest.json", "photos/cat/1.jpg")]
+    begin(tmp_path, "here")
+    assert all(file.exists() for file in own)

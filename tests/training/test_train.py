@@ -107,10 +107,20 @@ def test_a_model_is_called_as_its_data(data: str, name: str, tmp_path: Path, mon
 def test_tensorflow_s_own_errors_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """A GPU without memory names the flags that need less; anything else TensorFlow's first line."""
+    """A GPU without memory names the flags that need less; anything else says what it was."""
     exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nHint: ...")
+    full = tf.errors.ResourceExhaustedError(None, None, "/models/x; No space left on device")
     other = tf.errors.DataLossError(None, None, "not an sstable\nmore")
-    for error, said in ((exhausted, "smaller --batch-size or --side"), (other, "TensorFlow failed: not an sstable;")):
+    silent = tf.errors.InternalError(None, None, "")
+    with pytest.raises(tf.errors.InvalidArgumentError) as within:
+        tf.function(tf.io.decode_jpeg)(b"abc")
+    for error, said in (
+        (exhausted, "smaller --batch-size or --side"),
+        (full, "TensorFlow failed: /models/x; No space left on device;"),
+        (other, "TensorFlow failed: not an sstable;"),
+        (silent, "TensorFlow failed: InternalError;"),
+        (within.value, "TensorFlow failed: Unknown image file format."),
+    ):
 
         def fail(*_: object, error: Exception = error) -> None:
             raise error

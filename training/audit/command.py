@@ -64,20 +64,25 @@ def _with_label_errors(audit: Audit, blocks: list[int], settings: AuditSettings,
     number = {name: at for at, name in enumerate(found.class_names)}
     given = np.array([number[image.label] for image in found.images], np.intp)
     try:
-        scores = _out_of_fold(found, given, blocks, settings, phases)
+        scores, held_out = _out_of_fold(found, given, blocks, settings, phases)
     except WeightsUnavailable as error:
         return Audit(found, audit.findings, (f"label errors were not looked for: {error}",))
-    if scores is None:
-        reason = "label errors were not looked for: a class has too few different pictures to hold some of them back"
-        return Audit(found, audit.findings, (reason,))
-    wrong = labels.finding(found, scores, given)
-    return Audit(found, tuple(findings.in_order([*audit.findings, *([wrong] if wrong.count else [])])))
+    unseen = set(range(len(number))) - set(given[held_out].tolist())
+    left_out = []
+    if unseen:
+        names = ", ".join(found.class_names[at] for at in sorted(unseen))
+        left_out.append(
+            f"label errors were not looked for in {names}: too few different pictures to hold some of them back"
+        )
+    wrong = labels.finding(found, scores, given, held_out)
+    shown = findings.in_order([*audit.findings, *([wrong] if wrong.count else [])])
+    return Audit(found, tuple(shown), tuple(left_out))
 
 
 def _out_of_fold(
     found: Dataset, labels: NDArray[np.intp], blocks: list[int], settings: AuditSettings, phases: Phases
-) -> NDArray[np.float32] | None:
-    """What a linear head says of images that it was not fitted on: float32 [N,C], or None where there are no folds."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What a linear head says of images, float32 [N,C], and which of them it was not fitted on, [N]."""
     import keras  # noqa: PLC0415 - four seconds that other audits need not wait for
 
     from training import backbones, features, linear  # noqa: PLC0415 - import Keras
@@ -90,4 +95,4 @@ def _out_of_fold(
         computed = features.compute(found.images, backbone, spec, settings.cache, on_progress=advance)
     with phases.phase("checking labels") as advance:
         head = linear.fit(computed, labels, blocks, len(found.class_names), seed=settings.seed, on_progress=advance)
-    return head.scores if head.tried else None
+    return head.scores, head.held_out if head.tried else np.zeros_like(head.held_out)

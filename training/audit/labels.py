@@ -33,33 +33,37 @@ class Suspect:
     margin: float
 
 
-def suspects(scores: NDArray[np.float32], labels: Labels) -> list[Suspect]:
+def suspects(scores: NDArray[np.float32], labels: Labels, held_out: NDArray[np.bool_]) -> list[Suspect]:
     """Images whose label is likely wrong, the surest first.
 
     Args:
-        scores: out-of-fold probabilities, float32 [N,C].
+        scores: probabilities, float32 [N,C].
         labels: class number per image; every class occurs.
+        held_out: which scores are out of fold, [N]; the others say nothing, nor does a class without any.
     """
     rows = np.arange(len(labels))
-    thresholds = np.array([scores[labels == label, label].mean() for label in range(scores.shape[1])])
+    thresholds = np.full(scores.shape[1], np.inf)
+    for label in np.unique(labels[held_out]):
+        thresholds[label] = scores[held_out & (labels == label), label].mean()
     claimed = np.where(scores >= thresholds, scores, -1.0)
     suggested = claimed.argmax(axis=1)
     margins = scores[rows, suggested] - scores[rows, labels]
-    found = np.flatnonzero((claimed[rows, suggested] >= 0) & (suggested != labels) & (margins > 0))
+    found = np.flatnonzero(held_out & (claimed[rows, suggested] >= 0) & (suggested != labels) & (margins > 0))
     order = found[np.argsort(-margins[found], kind="stable")]
     return [Suspect(int(at), int(suggested[at]), float(margins[at])) for at in order]
 
 
-def finding(dataset: Dataset, scores: NDArray[np.float32], labels: Labels) -> Finding:
+def finding(dataset: Dataset, scores: NDArray[np.float32], labels: Labels, held_out: NDArray[np.bool_]) -> Finding:
     """The suspects as a finding; its examples are ranked.
 
     Args:
         dataset: of N images and C classes.
         scores: as in `suspects`.
         labels: likewise.
+        held_out: likewise.
     """
     examples = []
-    for one in suspects(scores, labels):
+    for one in suspects(scores, labels, held_out):
         label, other = dataset.class_names[labels[one.position]], dataset.class_names[one.suggested]
         low, high = scores[one.position, labels[one.position]], scores[one.position, one.suggested]
         examples.append(

@@ -16,7 +16,7 @@ from PIL.Image import Resampling
 from service.errors import GraftError
 from service.image import ImageSpec, decode_picture
 from training.audit.findings import Audit, Example, Finding
-from training.dataset import Image
+from training.dataset import Image, printable
 from training.report import document
 
 _THUMBNAIL_PX: Final = 112
@@ -27,8 +27,8 @@ _MOST_PICTURES: Final = 400
 
 def write(audit: Audit, path: Path, command: str) -> None:
     """Writes a page that needs nothing else."""
-    title = f"Audit of {escape(audit.dataset.root.name)}"
-    recipe = f"<h2>Command</h2><pre>{escape(command)}</pre>"
+    title = f"Audit of {escape(printable(audit.dataset.root.name))}"
+    recipe = f"<h2>Command</h2><pre>{escape(printable(command))}</pre>"
     path.write_text(
         document.page(title, [f"<h1>{title}</h1>", _verdict(audit), section(audit, examples=24, level=2), recipe]),
         encoding="utf-8",

@@ -59,8 +59,8 @@ def write_compare(out: Path, settings: Settings, compared: "Sequence[Compared]")
         out / "compare.html",
         settings,
         "strategies compared",
-        verdict=f"<b>{escape(' and '.join(map(_name, first)))}</b> answered most of the {images} test images rightly: "
-        f"{best.test_accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}{escape(others)}.",
+        verdict=f"<b>{escape(' and '.join(map(_name, first)))}</b> answered the most of the {images} test images "
+        f"rightly: {best.test_accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}{escape(others)}.",
         sections=sections,
         pictures=[bars, *([curve] if curve else [])],
     )

@@ -141,6 +141,7 @@ class _Refusing:
     def __init__(self) -> None:
         self.refusals: list[int] = []
         self.retry_after_s = 0
+        self.page = b"<html>"
         self.asked = 0
         self.heard: dict[str, str] = {}
         self.hanging = threading.Event()
@@ -172,7 +173,8 @@ def refusing_http() -> Iterator[tuple[str, _Refusing]]:
                 status = 200
             self.close_connection = not status
             if status:
-                body = b"<html>" if status in {413, 502} else json.dumps(good if status == 200 else refusal).encode()
+                body = json.dumps(good if status == 200 else refusal).encode()
+                body = state.page if status in {413, 502} else body
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 if state.retry_after_s:
@@ -288,11 +290,14 @@ def test_an_answer_that_is_no_json_is_an_error(refusing_http, connect, waits: li
     assert len(waits) == 3
 
 
-def test_a_proxy_that_finds_a_request_too_large_is_understood(refusing_http, connect, waits: list[float]) -> None:
-    """Its page is no JSON; by the code many images are parted, and one that is alone is that image's error."""
+@pytest.mark.parametrize("page", [b"<html>", b'{"message": "answered 413"}'])
+def test_a_proxy_that_finds_a_request_too_large_is_understood(
+    refusing_http, connect, waits: list[float], page: bytes
+) -> None:
+    """Its page is none of ours; by the code many images are parted, and one that is alone is that image's error."""
     address, state = refusing_http
-    state.refusals = [413]
-    with pytest.raises(Refused, match="answered 413") as refused:
+    state.refusals, state.page = [413], page
+    with pytest.raises(Refused, match="413") as refused:
         connect("http", address).classify([("a", b"a")])
     assert refused.value.code == "REQUEST_TOO_LARGE"
     assert str(refused.value).startswith("REQUEST_TOO_LARGE: ")
