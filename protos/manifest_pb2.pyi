@@ -204,7 +204,7 @@ class ClassMetrics(_message.Message):
     def __init__(self, label: _Optional[str] = ..., images: _Optional[int] = ..., precision: _Optional[float] = ..., recall: _Optional[float] = ..., precision_interval: _Optional[_Iterable[float]] = ..., recall_interval: _Optional[_Iterable[float]] = ..., answered: _Optional[int] = ...) -> None: ...
 
 class DataFingerprint(_message.Message):
-    __slots__ = ("sha256", "images", "unreadable", "train", "validation", "test", "duplicates", "classes", "given_splits")
+    __slots__ = ("sha256", "images", "unreadable", "train", "validation", "test", "duplicates", "classes", "given_splits", "test_sha256")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     UNREADABLE_FIELD_NUMBER: _ClassVar[int]
@@ -214,6 +214,7 @@ class DataFingerprint(_message.Message):
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     GIVEN_SPLITS_FIELD_NUMBER: _ClassVar[int]
+    TEST_SHA256_FIELD_NUMBER: _ClassVar[int]
     sha256: str
     images: int
     unreadable: int
@@ -223,7 +224,8 @@ class DataFingerprint(_message.Message):
     duplicates: int
     classes: _containers.RepeatedCompositeFieldContainer[ClassImages]
     given_splits: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, sha256: _Optional[str] = ..., images: _Optional[int] = ..., unreadable: _Optional[int] = ..., train: _Optional[int] = ..., validation: _Optional[int] = ..., test: _Optional[int] = ..., duplicates: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[ClassImages, _Mapping]]] = ..., given_splits: _Optional[_Iterable[str]] = ...) -> None: ...
+    test_sha256: str
+    def __init__(self, sha256: _Optional[str] = ..., images: _Optional[int] = ..., unreadable: _Optional[int] = ..., train: _Optional[int] = ..., validation: _Optional[int] = ..., test: _Optional[int] = ..., duplicates: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[ClassImages, _Mapping]]] = ..., given_splits: _Optional[_Iterable[str]] = ..., test_sha256: _Optional[str] = ...) -> None: ...
 
 class ClassImages(_message.Message):
     __slots__ = ("label", "train", "validation", "test")

@@ -5,9 +5,10 @@ by `python -m service.models`.
 """
 
 import hmac
+from collections.abc import Mapping
 from pathlib import Path
 
-from service.errors import InternalError, Unauthenticated
+from service.errors import InternalError, InvalidRequest, ModelNotFound, Unauthenticated
 from service.policy import BrokenPolicy, Change, Policy, change_policy
 from service.routes import Routes
 from service.settings import Settings, read_token
@@ -37,7 +38,21 @@ def authenticate(authorization: str, settings: Settings) -> None:
         raise Unauthenticated("expected the header 'Authorization: Bearer' with the admin token")
 
 
-def change(routes: Routes, settings: Settings, name: str, wish: Change) -> Policy:
+def change_all(routes: Routes, settings: Settings, wishes: Mapping[str, Change]) -> None:
+    """Changes the policies of models, all or none of them unless the disk refuses. Waits for the disk.
+
+    Raises:
+        ModelNotFound, InvalidRequest, InternalError: as `change`; names the model.
+    """
+    for dry_run in (True, False):
+        for name, wish in wishes.items():
+            try:
+                change(routes, settings, name, wish, dry_run=dry_run)
+            except (ModelNotFound, InvalidRequest, InternalError) as error:
+                raise type(error)(f"{name}: {error.detail}") from error
+
+
+def change(routes: Routes, settings: Settings, name: str, wish: Change, *, dry_run: bool = False) -> Policy:
     """Changes a model's policy and returns the new one. Waits for the disk.
 
     Raises:
@@ -46,7 +61,7 @@ def change(routes: Routes, settings: Settings, name: str, wish: Change) -> Polic
     """
     known = routes.models.get(name)
     try:
-        _, after = change_policy(settings.models, name, wish, known.refused if known else ())
+        _, after = change_policy(settings.models, name, wish, known.refused if known else (), dry_run=dry_run)
     except BrokenPolicy as error:
         raise InternalError(str(error)) from error
     return after

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from service.errors import GraftError
 from service.policy import BrokenPolicy, Change, Policy, change_policy, read_policy
-from service.published import list_versions
+from service.published import list_versions, valid_number
 from service.routes import STABLE
 
 
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     for one in (label, unlabel):
         one.add_argument("label", metavar="LABEL", help="stable, canary or any other")
     for one in (pin, label):
-        one.add_argument("version", type=int, metavar="N", help="the version")
+        one.add_argument("version", type=_number, metavar="N", help="the version")
     share = add(
         "share",
         "part of the requests without version and label that the canary answers",
@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     specific.add_argument("versions", type=int, nargs="+", metavar="N", help="the versions")
     return parser
+
+
+def _number(text: str) -> int:
+    if not valid_number(text):
+        raise argparse.ArgumentTypeError(f"expected a version number, 1 or more, got {text!r}")
+    return int(text)
 
 
 def _labelled(given: argparse.Namespace) -> Change:

@@ -190,7 +190,9 @@ def live_version(models: Path, name: str) -> int:
         return highest
 
 
-def change_policy(models: Path, name: str, change: Change, refused: Sequence[int] = ()) -> tuple[Policy, Policy]:
+def change_policy(
+    models: Path, name: str, change: Change, refused: Sequence[int] = (), *, dry_run: bool = False
+) -> tuple[Policy, Policy]:
     """Changes one model's policy, one caller after the other, and writes it in one step.
 
     Args:
@@ -198,6 +200,7 @@ def change_policy(models: Path, name: str, change: Change, refused: Sequence[int
         name: the model.
         change: what to do.
         refused: published versions that are known to be broken.
+        dry_run: only say what would come of it.
 
     Returns:
         The policy before and after.
@@ -219,6 +222,8 @@ def change_policy(models: Path, name: str, change: Change, refused: Sequence[int
         missing = [gap for gap in after.missing(published) if gap not in before.missing(published)]
         if missing:
             raise InvalidRequest(f"{'; '.join(missing)}; there are: {published}")
+        if dry_run:
+            return before, after
         try:
             replace_text(models / name / FILE, format_policy(after), durable=True)
         except OSError as error:

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training import forward, pixels
+from training import forward, leftovers, pixels
 from training.augmentation import Augmentation
 from training.backbones import Backbone
 from training.batches import Load, memmap_loader
@@ -33,6 +33,7 @@ from training.task import Task
 _USUAL_MAX: Final = 1024.0
 _FLOAT16_MAX: Final = float(np.finfo(np.float16).max)
 _SPARE_BYTES: Final = 256 << 20
+_APART: Final = "run-"
 _COPIES: Final = 2
 _COPIES_SHARE: Final = 0.25
 """Of the time that is left, for each set of copies: to see pictures often is worth more than to see them changed."""
@@ -79,7 +80,8 @@ def computed(
     if settings.run_folder is not None:
         yield _find_or_compute(task, backbone, cut, settings, settings.run_folder, phases)
         return
-    with tempfile.TemporaryDirectory(prefix="run-", dir=settings.cache) as folder:
+    leftovers.remove(settings.cache, _APART)
+    with tempfile.TemporaryDirectory(prefix=leftovers.prefix(_APART), dir=settings.cache) as folder:
         yield _find_or_compute(task, backbone, cut, settings, Path(folder), phases)
 
 

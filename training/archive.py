@@ -5,7 +5,7 @@ larger than a stated limit are refused before anything is written. What the file
 """
 
 import hashlib
-import os
+import lzma
 import shutil
 import stat
 import tempfile
@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
+from training import leftovers
 from training.errors import DataError
 from training.listing import is_ignored
 
@@ -21,6 +22,8 @@ MAX_UNPACKED_BYTES: Final = 20 * 2**30
 """Refuse an archive whose files claim more than this together. Photos hardly compress, so real ones stay near it."""
 
 _UNFINISHED: Final = ".unpacking-"
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
+"""What reading a damaged archive raises; ValueError for names that are not in the encoding that they claim."""
 
 
 def unpack(archive: Path, cache: Path, limit_bytes: int = MAX_UNPACKED_BYTES) -> Path:
@@ -44,13 +47,13 @@ def unpack(archive: Path, cache: Path, limit_bytes: int = MAX_UNPACKED_BYTES) ->
     if target.is_dir():
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(cache)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{os.getpid()}-", dir=cache))
+    leftovers.remove(cache, _UNFINISHED)
+    unfinished = Path(tempfile.mkdtemp(prefix=leftovers.prefix(_UNFINISHED), dir=cache))
     try:
         with zipfile.ZipFile(archive) as opened:
             _extract(opened, _checked(opened, archive, cache, limit_bytes), unfinished)
         unfinished.rename(target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (*_DAMAGED, NotImplementedError, RuntimeError) as error:
         raise DataError(f"expected a readable .zip file at {archive}: {error}") from error
     except OSError as error:
         # Somebody else may have finished the same archive meanwhile; that is as good.
@@ -108,21 +111,3 @@ def _extract(opened: zipfile.ZipFile, wanted: list[tuple[zipfile.ZipInfo, PurePo
 
 def _is_folder(entry: zipfile.ZipInfo) -> bool:
     return entry.filename.endswith(("/", "\\"))
-
-
-def _remove_unfinished(cache: Path) -> None:
-    """Removes what killed calls have left behind; one that is still running is left alone."""
-    for folder in cache.glob(f"{_UNFINISHED}*"):
-        pid = folder.name.removeprefix(_UNFINISHED).split("-")[0]
-        if not (pid.isdigit() and _is_running(int(pid))):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -66,4 +66,4 @@ def unknown_threshold(scores: Logits, labels: Labels) -> float:
     right = scores.argmax(axis=1) == labels
     if right.sum() < _FEWEST_IMAGES:
         return 0.0
-    return float(np.quantile(scores.max(axis=1)[right], 1 - _MOST_KNOWN))
+    return float(np.quantile(scores.max(axis=1)[right], 1 - _MOST_KNOWN, method="lower"))

@@ -27,7 +27,7 @@ def compare(
     predictions: Sequence[Prediction],
     *,
     class_names: Sequence[str],
-    data_sha256: str,
+    test_sha256: str,
     engine: str,
     on_progress: Callable[[int, int], None],
 ) -> ChampionComparison | None:
@@ -41,7 +41,7 @@ def compare(
         name: the model's name.
         predictions: the new version's, of the test images.
         class_names: the new version's.
-        data_sha256: fingerprint of the data that the new version was trained on.
+        test_sha256: fingerprint of the new version's test images.
         engine: one of service.settings.LOCAL_ENGINES.
         on_progress: called with (images done, images in all).
 
@@ -66,9 +66,9 @@ def compare(
     notes = []
     if len(shared) < max(len(class_names), len(manifest.class_names)):
         notes.append(f"on the {len(shared)} classes that both know")
-    if manifest.data.sha256 != data_sha256:
+    if manifest.data.test_sha256 != test_sha256:
         notes.append(
-            f"version {number} was trained on other data and may know some of these test images, which flatters it"
+            f"version {number} was tested on other images and may have been trained on some of these, which flatters it"
         )
     new = [one.predicted == one.image.label for one in asked]
     old = [one.predicted == one.image.label for one in answered]

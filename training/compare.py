@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from service.image import ImageSpec
-from training import dataset, quiet, train
+from training import dataset, leftovers, quiet, train
 from training.errors import DataError
 from training.progress import Phases
 from training.settings import Settings
 from training.task import Epoch
 
+_CACHE: Final = "compare-"
 ALWAYS: Final = "scratch"
 """What transfer is compared with."""
 
@@ -66,12 +67,13 @@ def run(settings: Settings, names: Sequence[str], out: Path, console: Console) -
     with phases.phase("indexing") as advance:
         found = dataset.index(settings.data, settings.cache, on_progress=advance)
     _check_split(settings, found)
+    leftovers.remove(settings.cache, _CACHE)
     compared = []
     for name in dict.fromkeys((*names, ALWAYS)):
         console.print(f"\n{name}")
         # The side is for networks that can take any; the basic network has one of its own.
         side = None if name == ALWAYS else settings.side_px
-        with tempfile.TemporaryDirectory(prefix="compare-", dir=settings.cache) as cache:
+        with tempfile.TemporaryDirectory(prefix=leftovers.prefix(_CACHE), dir=settings.cache) as cache:
             logs = settings.tensorboard and settings.tensorboard / name
             asked = replace(settings, strategy=name, side_px=side, cache=Path(cache), tensorboard=logs)
             compared.append(measure(asked, found, console))

@@ -8,6 +8,7 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -119,13 +120,15 @@ def is_ignored(name: str, *, folder: bool) -> bool:
 
 
 def _rows(stream: Iterator[str], table: Path) -> Iterator[Listed]:
-    reader = csv.DictReader(stream, skipinitialspace=True)
+    reader = csv.DictReader(stream, skipinitialspace=True, strict=True)
     columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
     reader.fieldnames = columns
     if not {"path", "label"} <= set(columns):
         raise DataError(f"expected the columns path,label[,split] in {table}; found: {','.join(columns) or 'nothing'}")
     for row in reader:
         where = f"{table}, line {reader.line_num}"
+        if "\n" in "".join(chain.from_iterable(value or "" for value in row.values())):
+            raise DataError(f"{where}: expected each row on one line; a quotation mark may be open")
         path, label, word = ((row.get(name) or "").strip() for name in ("path", "label", "split"))
         if not path or not label:
             raise DataError(f"{where}: expected a path and a label, found path {path!r} and label {label!r}")

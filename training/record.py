@@ -1,5 +1,6 @@
 """What a run says of itself in the version's manifest."""
 
+import hashlib
 import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
@@ -71,6 +72,7 @@ def fingerprint(dataset: Dataset, task: Task) -> DataFingerprint:
     positions = {side: getattr(task.split, side) for side in SIDES}
     counts = {side: Counter(task.images[at].label for at in positions[side]) for side in SIDES}
     given = {image.split for image in dataset.images}
+    tested = sorted(task.images[at].sha256 for at in task.split.test)
     return DataFingerprint(
         sha256=dataset.sha256,
         images=len(dataset.images),
@@ -78,6 +80,7 @@ def fingerprint(dataset: Dataset, task: Task) -> DataFingerprint:
         duplicates=len(task.split.duplicates_left_out),
         classes=[ClassImages(label=name, **{side: counts[side][name] for side in SIDES}) for name in task.class_names],
         given_splits=[side for side in SIDES if side in given],
+        test_sha256=hashlib.sha256("".join(tested).encode()).hexdigest(),
         **{side: len(positions[side]) for side in SIDES},
     )
 

@@ -8,8 +8,9 @@ training goes on where it was interrupted (training/checkpoint.py); its checkpoi
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from training.task import Task
 
 if TYPE_CHECKING:  # imports the engines' classifier
     from training.evaluation import Prediction
+    from training.report.verdict import Verdict
 
 _SPARE_BYTES = 100 << 20
 
@@ -125,7 +127,8 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
         from training.report import version as report  # noqa: PLC0415 - matplotlib: late, for nothing before needs it
 
         manifest.recipe.phases.extend(record.phases(phases.seconds))
-        said = report.write(
+        write_report = partial(
+            report.write,
             unfinished,
             manifest,
             found,
@@ -135,7 +138,7 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
             audit=page.section(audit),
             mistakes=gallery.section(mistakes, found),
         )
-        published = _publish(unfinished, manifest, settings)
+        published, said = _publish(unfinished, manifest, settings, write_report)
     _summarise(phases, manifest, said.sentence, published, settings)
     return published
 
@@ -200,7 +203,7 @@ def _challenge(settings: Settings, manifest: Manifest, predictions: "Sequence[Pr
             settings.name,
             predictions,
             class_names=manifest.class_names,
-            data_sha256=manifest.data.sha256,
+            test_sha256=manifest.data.test_sha256,
             engine=settings.engine,
             on_progress=advance,
         )
@@ -216,13 +219,17 @@ def _challenge(settings: Settings, manifest: Manifest, predictions: "Sequence[Pr
     manifest.champion.CopyFrom(comparison)
 
 
-def _publish(unfinished: Path, manifest: Manifest, settings: Settings) -> Path:
+def _publish(
+    unfinished: Path, manifest: Manifest, settings: Settings, write_report: Callable[[], "Verdict"]
+) -> "tuple[Path, Verdict]":
     while True:
+        said = write_report()
         write_manifest(unfinished, manifest)
         try:
-            return publish(unfinished, settings.models, settings.name)
-        except FileExistsError:  # another trainer was faster
+            return publish(unfinished, settings.models, settings.name), said
+        except FileExistsError:  # another trainer was faster; the report names the version, too
             manifest.version = next_number(settings.models, settings.name)
+            shutil.rmtree(unfinished / REPORT)
 
 
 def _describe(console: Console, found: Dataset, data: DataFingerprint) -> None:

@@ -48,9 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     try:
+        if options.files_from not in (None, "-"):
+            Path(options.files_from).open("rb").close()
         client = _connect(options)
     except ClientError as error:
         return _complain(str(error), NOTHING_ASKED)
+    except OSError as error:
+        return _complain(f"cannot read the list {options.files_from}: {error.strerror}", NOTHING_ASKED)
     with client:
         return _bulk(client, options) if options.out else _few(client, options)
 
@@ -132,6 +136,19 @@ def _bulk(client: Client, options: argparse.Namespace) -> int:
 
 
 def _paths(options: argparse.Namespace, on_problem: Callable[[str], None], *, in_order: bool) -> Iterator[str]:
+    """Each file once. Only what one folder holds needs no remembering for that."""
+    found = _found(options, on_problem, in_order=in_order)
+    if not options.files_from and len(options.images) == 1 and Path(options.images[0]).is_dir():
+        yield from found
+        return
+    seen = set()
+    for path in found:
+        if hash(path) not in seen:  # 64 bits of a keyed hash: as good as the path, and of one size
+            seen.add(hash(path))
+            yield path
+
+
+def _found(options: argparse.Namespace, on_problem: Callable[[str], None], *, in_order: bool) -> Iterator[str]:
     if options.files_from:
         with sys.stdin.buffer if options.files_from == "-" else Path(options.files_from).open("rb") as lines:
             yield from read_list(lines)

@@ -1,5 +1,6 @@
 """The client over gRPC: graft.v1.ImageClassifier/Classify."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ class GrpcClient(Client):
 
     def _try(self, images: Sequence[tuple[str, bytes]], ask: Ask, timeout_s: float) -> list[Prediction]:
         """See Client."""
-        messages = self._messages
+        messages, end = self._messages, time.monotonic() + timeout_s
         request = messages.ClassifyRequest(
             model=ask.model,
             version=ask.version,
@@ -60,9 +61,12 @@ class GrpcClient(Client):
             raise Unanswered("the client was closed") from error
         except self._grpc.RpcError as error:
             code, detail, asked_s = self._read_error(error)
-            # the only image's error is the call's; a request that is wrong itself is not an image's error
-            if len(images) == 1 and issubclass(BY_CODE.get(code, GraftError), ImageError):
-                return [Prediction(images[0][0], error=f"{code}: {detail}")]
+            # where every image has failed, the first one's error is the call's; the others' are not told, so they are
+            # asked about one by one. A request that is wrong itself is not an image's error.
+            if issubclass(BY_CODE.get(code, GraftError), ImageError):
+                first = Prediction(images[0][0], error=f"{code}: {detail}")
+                left_s = max(0.001, end - time.monotonic())
+                return [first, *(one for image in images[1:] for one in self._try([image], ask, left_s))]
             if code in _BUSY_CODES:
                 raise Unanswered(f"{self._address}: {code}: {detail}", asked_s) from error
             raise Refused(f"{code}: {detail}", code) from error

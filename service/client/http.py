@@ -18,6 +18,8 @@ _BUSY: Final = (429, 502, 503, 504)
 """Overloaded, not ready, too slow; or a proxy that says so of a service that is being restarted."""
 
 _LONGEST_ASKED_S: Final = 60.0
+_CONNECT_S: Final = 5.0
+_NO_URL: Final = "expected a URL like http://localhost:8501, got {!r}"
 
 
 class HttpClient(Client):
@@ -34,13 +36,13 @@ class HttpClient(Client):
 
     def __init__(self, url: str, timeout_s: float = 60.0, retry: Retry | None = None) -> None:
         super().__init__(timeout_s, retry or Retry())
-        parts = urllib.parse.urlsplit(url)
         try:
+            parts = urllib.parse.urlsplit(url)
             port = parts.port
         except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
-            raise ClientError(f"expected a URL like http://localhost:8501, got {url!r}")
+            raise ClientError(_NO_URL.format(url)) from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ClientError(_NO_URL.format(url))
         self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port = parts.hostname, port
         self._path = parts.path.rstrip("/") + "/classify"
@@ -103,6 +105,8 @@ class HttpClient(Client):
         while True:
             connection, used = self._take(timeout_s)
             try:
+                if connection.sock is None:
+                    self._open(connection, timeout_s)
                 connection.request("POST", path, body, headers)
                 response = connection.getresponse()
                 content = response.read()
@@ -133,6 +137,14 @@ class HttpClient(Client):
         if connection.sock:
             connection.sock.settimeout(timeout_s)
         return connection, used
+
+    def _open(self, connection: http.client.HTTPConnection, timeout_s: float) -> None:
+        """Connects, within a few seconds: nothing can hang up meanwhile, so that is how long closing may take."""
+        connection.timeout = min(timeout_s, _CONNECT_S)
+        connection.connect()
+        if self._closed.is_set():
+            raise Unanswered("the client was closed")
+        connection.sock.settimeout(timeout_s)
 
     def _give_back(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:

@@ -165,3 +165,5 @@ def _read(path: str) -> bytes | Prediction:
             return file.readall()
     except OSError as error:
         return Prediction(path, error=f"cannot read the file: {error.strerror}")
+    except ValueError as error:  # no file can be called so
+        return Prediction(path, error=f"cannot read the file: {error}")

@@ -124,14 +124,14 @@ class ResultsFile:
             if os.pread(self._file, size, 0) != self._header[:size]:
                 raise ClientError(f"{self._path} exists and is no results file")
             return 0
+        if os.pread(self._file, len(self._header), 0) != self._header:
+            raise ClientError(
+                f"{self._path} exists and is no results file with {self._top_k} labels per image (--top-k): "
+                f"expected the columns {','.join(columns(self._top_k))}"
+            )
         end = 0
         width = len(columns(self._top_k))
         for fields, position in _rows(self._file):
-            if not end and _encode([fields]) != self._header:
-                raise ClientError(
-                    f"{self._path} exists and is no results file with {self._top_k} labels per image (--top-k): "
-                    f"expected the columns {','.join(columns(self._top_k))}"
-                )
             if len(fields) != width:
                 raise ClientError(
                     f"{self._path} is damaged: expected {width} columns at byte {end}, found {len(fields)}"

@@ -52,9 +52,8 @@ def services(classifier: Classifier, settings: Settings) -> Sequence[grpc.Generi
                     "PERMISSION_DENIED", "versions and labels are changed over the network with --admin-token-file only"
                 )
             admin.authenticate(metadata(context, "authorization"), settings)
-        for name, wish in wishes.items():
-            # in a thread: a disk may take its time, and this front has one thread for everybody
-            await asyncio.to_thread(admin.change, classifier.routes, settings, name, wish)
+        # in a thread: a disk may take its time, and this front has one thread for everybody
+        await asyncio.to_thread(admin.change_all, classifier.routes, settings, wishes)
         return tfs.ReloadConfigResponse(status={"error_code": tfs.OK})
 
     prediction: dict[str, Method] = {

@@ -1,20 +1,24 @@
 """service/policy.py and service/models.py: what operators want, read, changed one by one, and never half written."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service import admin
 from service import models as command
 from service.errors import InvalidRequest, ModelNotFound
 from service.policy import (
     FILE,
     BrokenPolicy,
+    Change,
     Policy,
     change_policy,
     format_policy,
@@ -22,6 +26,8 @@ from service.policy import (
     parse_policy,
     read_policy,
 )
+from service.routes import Routes
+from service.settings import Settings
 
 _ROOT = Path(__file__).resolve().parents[2]
 _VERSIONS = st.integers(1, 10**18 - 1)
@@ -169,6 +175,33 @@ def test_a_full_disk_leaves_the_old_policy_and_nothing_else(folder: Path) -> Non
     assert "serving.json cannot be written, nothing was changed" in done.stderr
     assert (folder / "pets" / FILE).read_bytes() == before
     assert [file.name for file in (folder / "pets").iterdir() if file.is_file()] == [FILE]
+
+
+def test_several_models_change_together_or_not_at_all(folder: Path) -> None:
+    """What one of them cannot do is said with its name, before any other has changed."""
+    shutil.copytree(folder / "pets", folder / "cars")
+    settings = replace(Settings(), models=folder)
+
+    def labelled(version: int) -> Change:
+        return lambda policy, _: policy.labelled("canary", version)
+
+    with pytest.raises(InvalidRequest, match=r"^pets: label canary names version 9, which is not published"):
+        admin.change_all(Routes(), settings, {"cars": labelled(1), "pets": labelled(9)})
+    assert not (folder / "cars" / FILE).exists()
+    admin.change_all(Routes(), settings, {"cars": labelled(1), "pets": labelled(2)})
+    assert [read_policy(folder / name).labels for name in ("cars", "pets")] == [{"canary": 1}, {"canary": 2}]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "01"])
+def test_a_version_is_a_number_from_one_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """`pin NAME 0` is no way to take a pin away."""
+    monkeypatch.setattr(sys, "argv", ["models", "--models", str(folder), "pin", "pets", "--", text])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert "expected a version number, 1 or more" in capsys.readouterr().err
+    assert read_policy(folder / "pets") == Policy()
 
 
 def test_unknown_models_are_refused(folder: Path) -> None:

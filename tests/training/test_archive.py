@@ -69,10 +69,13 @@ def test_a_killed_unpacking_leaves_nothing_half(tmp_path):
         os._exit(0)
     os.waitpid(pid, 0)
     dead, living = cache / f".unpacking-{pid}-x", cache / f".unpacking-{os.getppid()}-x"
-    for folder in (dead, living):
+    recent = cache / f".unpacking-{pid}-y"  # of a process of another container, maybe
+    for folder in (dead, living, recent):
         folder.mkdir(parents=True)
+    for folder in (dead, living):
+        os.utime(folder, (0, 0))
     unpacked = archive.unpack(pack(tmp_path / "x.zip", CLASSES), cache)
-    assert sorted(cache.iterdir()) == sorted([living, unpacked])
+    assert sorted(cache.iterdir()) == sorted([living, recent, unpacked])
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "cat/../../evil.png", "/evil.png", "C:\\evil.png", "..\\evil.png"])
@@ -117,4 +120,15 @@ def test_damaged_archives(tmp_path):
     data.write_bytes(content)
     with pytest.raises(DataError, match=r"readable \.zip"):
         index(data, tmp_path / "cache")
+    assert not any((tmp_path / "cache").iterdir())
+
+
+def test_names_that_are_not_what_they_claim_to_be(tmp_path):
+    """Some programs mark names as UTF-8 that are not."""
+    data = tmp_path / "x.zip"
+    with zipfile.ZipFile(data, "w") as opened:
+        opened.writestr("cat/M\u00fc.png", b"x")
+    data.write_bytes(data.read_bytes().replace("M\u00fc".encode(), b"M\xfc\xfc"))
+    with pytest.raises(DataError, match=r"readable \.zip"):
+        archive.unpack(data, tmp_path / "cache")
     assert not any((tmp_path / "cache").iterdir())

@@ -183,6 +183,9 @@ def test_csv(tmp_path):
         ("path,label\na.png\n", "line 2: expected a path and a label"),
         ("path,label,split\na.png,cat,train\nb.png,cat,dev\n", "line 3: expected the split.*'dev'"),
         ("path,label\n", "expected images"),
+        ('path,label,notes\na.png,cat,"12 inch\nb.png,cat,\n', "unexpected end of data"),
+        ('path,label,notes\na.png,cat,"12 inch\nb.png,cat,more"\n', "each row on one line"),
+        ('path,label\na.png,cat,"12 inch\nb.png,cat,more"\n', "each row on one line"),
         ("path,label\na\xff.png,cat\n", "UTF-8"),
     ],
 )

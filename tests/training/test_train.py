@@ -207,7 +207,7 @@ def test_summary_names_what_matters(photos: Path, cache: Path, tmp_path: Path, c
 
 
 def test_somebody_else_publishes_meanwhile(photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The number is taken at the last moment: the run takes the next one and its manifest says so."""
+    """The number is taken at the last moment: the run takes the next one, and its manifest and report say so."""
     publish = train.publish
 
     def late(unfinished: Path, models: Path, name: str) -> Path:
@@ -220,6 +220,9 @@ def test_somebody_else_publishes_meanwhile(photos: Path, cache: Path, tmp_path: 
     version = read_version(tmp_path / "tints" / "2")
     assert version.number == 2
     verify_files(version)
+    page = (tmp_path / "tints" / "2" / "assets.extra" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "version 2" in page
+    assert "version 1" not in page
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (BrokenVersion("scores differ"), 1)])

@@ -171,6 +171,23 @@ def test_a_service_that_is_restarted_costs_no_row(
     assert _found(folder / "r.csv") == _expected()
 
 
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_a_list_of_any_kind_has_a_row_for_each_name_once(service: Service, photos: Path, transport: str) -> None:
+    """Whole requests of images that are none, a name twice, and one that no file can have."""
+    bad = [photos / f"bad{number}.png" for number in range(40)]
+    for path in bad:
+        path.write_bytes(b"text" if int(path.stem[3:]) % 2 else b"")
+    good = photos / "0" / "0" / "0.png"
+    names = [*bad, good, *bad[:3], "a\0b.png"]
+    (photos.parent / "list").write_text("\n".join(map(str, names)), encoding="utf-8")
+    arguments = ["--files-from", "list", "--out", "r.csv", f"--{'url' if transport == 'http' else 'grpc'}"]
+    done = _run(photos.parent, *arguments, getattr(service, transport))
+    assert done.returncode == 1, done.stderr
+    found = _found(photos.parent / "r.csv")
+    codes = {str(path): "UNSUPPORTED_FORMAT" if int(path.stem[3:]) % 2 else "EMPTY_IMAGE" for path in bad}
+    assert found == codes | {str(good): _COLOURS[0], "a\0b.png": "cannot read the file"}
+
+
 def test_what_cannot_be_asked_leaves_no_rows(service: Service, photos: Path) -> None:
     """An unknown model, nobody there, another file in the way: exit code 2, and the reason."""
     folder = photos.parent

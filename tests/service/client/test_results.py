@@ -93,13 +93,19 @@ def test_failed_rows_are_dropped_when_asked(tmp_path: Path) -> None:
     [
         (b"my notes", "is no results file"),
         (b"my notes\r\n" * 100, "is no results file"),
+        (b'{"a": [' + b"1, " * 99 + b"2]}", "is no results file"),
+        (b'{"a": [' + b"1, " * 99 + b"2]}\n", "is no results file"),
+        (bytes(range(14, 256)), "is no results file"),
         (b"path,label\r\na.jpg,cat\r\n" + b"b.jpg,dog\r\n" * 20, "with 2 labels per image"),
         (b"%HEAD%a.jpg,cat\r\n", "damaged"),
         (b"%HEAD%a.jpg,c,1,d,0,false,pets,3,\nb.jpg,c,1,d,0,false,pets,3,\r\n", "damaged"),
         (b'%HEAD%"a.jpg,c,1,d,0,false,pets,3,\r\n' + b"b.jpg,c,1,d,0,false,pets,3,\r\n" * 5000, "damaged"),
         (b'%HEAD%a"b"\r,c,1,d,0,false,pets,3,\r\n' + b"b.jpg,c,1,d,0,false,pets,3,\r\n" * 5, "damaged"),
     ],
-    ids=["short text", "long text", "other columns", "too few columns", "line ends", "open quote", "stray return"],
+    ids=[
+        *("short text", "long text", "JSON", "a line", "bytes", "other columns", "too few columns", "line ends"),
+        *("open quote", "stray return"),
+    ],
 )
 def test_what_is_no_results_file_is_left_alone(tmp_path: Path, content: bytes, says: str) -> None:
     """Refused, and not a byte of it changed, however it is opened."""

@@ -110,6 +110,13 @@ def test_a_bad_image_is_a_prediction_with_an_error(client: Client, data: bytes, 
     assert one.error.startswith(f"{code}: expected ")
 
 
+def test_bad_images_alone_have_each_its_own_error(client: Client) -> None:
+    """A request of which nothing can be answered is no failed request either."""
+    found = client.classify([("text", b"text"), ("empty", b""), ("more", b"text")])
+    assert [one.filename for one in found] == ["text", "empty", "more"]
+    assert [one.error.partition(":")[0] for one in found] == ["UNSUPPORTED_FORMAT", "EMPTY_IMAGE", "UNSUPPORTED_FORMAT"]
+
+
 def test_a_wrong_request_is_an_exception(client: Client) -> None:
     """It is nobody's image that is at fault."""
     with pytest.raises(ClientError, match="INVALID_REQUEST: expected top_k"):
@@ -125,7 +132,7 @@ def test_a_request_that_is_too_large_is_not_tried_again(client: Client, monkeypa
         client.classify([("a", b"x" * 400_000)] * 6)
 
 
-@pytest.mark.parametrize("url", ["localhost:8501", "ftp://localhost", "http://", "http://a:b", ""])
+@pytest.mark.parametrize("url", ["localhost:8501", "ftp://localhost", "http://", "http://a:b", "http://[::1", ""])
 def test_a_wrong_url_says_what_was_expected(url: str) -> None:
     """Before anything is sent."""
     with pytest.raises(ClientError, match="expected a URL like http://localhost:8501, got"):
