@@ -64,9 +64,10 @@ class GrpcClient(Client):
             # where every image has failed, the first one's error is the call's; the others' are not told, so they are
             # asked about one by one. A request that is wrong itself is not an image's error.
             if issubclass(BY_CODE.get(code, GraftError), ImageError):
-                first = Prediction(images[0][0], error=f"{code}: {detail}")
-                left_s = max(0.001, end - time.monotonic())
-                return [first, *(one for image in images[1:] for one in self._try([image], ask, left_s))]
+                failed = [Prediction(images[0][0], error=f"{code}: {detail}")]
+                for image in images[1:]:
+                    failed += self._try([image], ask, max(0.001, end - time.monotonic()))
+                return failed
             if code in _BUSY_CODES:
                 raise Unanswered(f"{self._address}: {code}: {detail}", asked_s) from error
             raise Refused(f"{code}: {detail}", code) from error
