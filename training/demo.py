@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -42,8 +43,8 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
     Raises:
         SettingError: something in the folder is not a demo's, or one of the commands failed; it has said why.
     """
-    data, unseen, models, run_dir = (folder / name for name in ("documents", "unseen", "models", "run"))
-    _make_room([data, unseen, models / _MODEL, run_dir])
+    data, unseen, models = (folder / name for name in ("documents", "unseen", "models"))
+    _make_room([data, unseen, models / _MODEL])
     _step(console, "Sample data: pages of several kinds of documents, drawn here")
     _command(console, ["training", "documents", str(data), "--per-class", str(_PAGES_PER_CLASS)])
 
@@ -71,6 +72,14 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
         _command(console, [*train, "--strategy", "scratch", "--epochs", "15"])
 
     _step(console, "Serving")
+    with tempfile.TemporaryDirectory(prefix="graft-demo-") as run_dir:
+        _serve(models, unseen, Path(run_dir), http_port, grpc_port, console)
+    return 0
+
+
+def _serve(models: Path, unseen: Path, run_dir: Path, http_port: int, grpc_port: int, console: Console) -> None:
+    """Serves the model and asks it about two new pages; returns when interrupted."""
+    # a run directory of its own: the folder's path may be too long for one
     serve = ["service", "--models", str(models), "--run-dir", str(run_dir)]
     serve += ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
     console.print(f"$ {shlex.join(['python', '-m', *serve])}", style="bold")
@@ -91,7 +100,6 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait()
-    return 0
 
 
 def _make_room(places: Sequence[Path]) -> None:

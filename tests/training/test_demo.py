@@ -31,11 +31,11 @@ def _file(path: Path) -> Path:
 
 
 def test_what_an_earlier_demo_left_is_made_anew(tmp_path: Path, begin):
-    """Pages, the model's versions, and what the service needed."""
+    """Pages and the model's versions."""
     begin(tmp_path / "demo", "here")
     left = [
         _file(tmp_path / "demo" / name)
-        for name in ("documents/memo/1.jpg", "unseen/memo/1.jpg", "models/documents/1/manifest.json", "run/log")
+        for name in ("documents/memo/1.jpg", "unseen/memo/1.jpg", "models/documents/1/manifest.json")
     ]
     begin(tmp_path / "demo", "here")
     assert not any(file.exists() for file in left)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from protos.manifest_pb2 import Evidence, Manifest
+from service.version import REPORT
 from training import champion, record
 from training.dataset import Dataset, Rejected
 from training.picture import Line, Panel, Picture, Row, curves, intervals
@@ -170,7 +171,8 @@ def confusions(counts: NDArray[Any], class_names: Sequence[str], picture: Pictur
     columns = ("label", "answered", "test images")
     mistakes = table(columns, rows) if rows else "<p>No test image was answered wrongly.</p>"
     more = f"<p>... and {len(wrong) - len(rows)} more pairs.</p>" if len(wrong) > len(rows) else ""
-    return f"{picture.html()}{mistakes}{more}<p>predictions.csv beside this page has every test image's answer.</p>"
+    file = f"<p>Every test image's answer: {REPORT}/predictions.csv in the version's folder.</p>"
+    return f"{picture.html()}{mistakes}{more}{file}"
 
 
 def split(manifest: Manifest, dataset: Dataset) -> str:
