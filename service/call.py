@@ -58,7 +58,6 @@ class Job:
         link: to the engine that holds it; None while it waits for one.
         solo: an engine died while it held this image.
         running: it is alone in its engine at this moment.
-        deaths: engines that died while it was alone in them.
         wire: the number under which its engine knows it; another's, when it took that one's place.
         key: what its answer may be shared by; None when nobody shares it.
         leader: the job of another call whose answer it waits for, instead of being sent itself.
@@ -72,7 +71,6 @@ class Job:
     link: "Link[Job] | None" = None
     solo: bool = False
     running: bool = False
-    deaths: int = 0
     wire: int = 0
     key: ShareKey | None = None
     leader: "Job | None" = None
@@ -91,7 +89,7 @@ class Job:
     def take_place_of(self, other: "Job") -> None:
         """Becomes what the other was to its engine."""
         self.link, self.wire = other.link, other.wire
-        self.solo, self.running, self.deaths = other.solo, other.running, other.deaths
+        self.solo, self.running = other.solo, other.running
 
 
 def content(image: bytes | Pixels | ImageError) -> bytes | memoryview:

@@ -6,9 +6,10 @@ the front's event loop, so nothing is locked and no call waits.
 
 What happens to an image when its engine dies: it is sent again to another engine of the same version, marked to run
 alone, because it may be what killed the first. An image that was alone in two engines when they died is answered as
-poison, and its digest remembered. While no engine is left, images wait for the supervisor's next one, up to their
-deadline. If the version itself is gone, the whole request starts again on the live one, so that one answer never mixes
-two versions.
+poison. Who waits for one that hangs may give up before its engine is killed, and ask again: so its digest is remembered
+from the first such death on, until it is answered. While no engine is left, images wait for the supervisor's next one,
+up to their deadline. If the version itself is gone, the whole request starts again on the live one, so that one answer
+never mixes two versions.
 """
 
 import hashlib
@@ -39,11 +40,10 @@ from service.reactor import Reactor
 from service.request import MAX_TOP_K, Answer, Pixels, Request, check_count
 from service.routes import Routes
 from service.sharing import Sharing
-from service.wire import BULK, SOLO, Kind, classify_header, frame
+from service.wire import BULK, SOLO, Kind, classify_header
 
-_POISON_REMEMBERED: Final = 1000
+_DEATHS_REMEMBERED: Final = 1000
 _DEATHS_OF_POISON: Final = 2
-_POISON: Final = "this image brought engines down before"
 
 
 class Classifier:
@@ -80,7 +80,7 @@ class Classifier:
         self._clock = clock
         self._waiting: list[Job] = []
         self._next_number = 0
-        self._poison: OrderedDict[bytes, None] = OrderedDict()
+        self._deaths: OrderedDict[bytes, int] = OrderedDict()  # of engines, by the digest of what was alone in them
         self._fleet = Fleet(
             reactor, routes_path, on_frame=self._on_frame, on_lost=self._on_lost, on_look=self._on_look, clock=clock
         )
@@ -199,7 +199,12 @@ class Classifier:
         link.jobs[job.wire] = job
         link.backlog.add(1, bulk=bulk)
         flags = job.flags | (SOLO if job.solo else 0) | (BULK if bulk else 0)
-        link.send(classify_header(job.number, call.deadline, call.request.top_k, flags, len(job.image)), job.image)
+        top_k, image = call.request.top_k, job.image
+        header = classify_header(job.number, self._clock(), call.deadline, top_k, flags, len(image))
+        if bulk:
+            link.send_bulk(job.wire, header, image)
+        else:
+            link.send(header, image)
 
     def _finish(self, job: Job, result: Result) -> None:
         self._sharing.tell(job, result)
@@ -235,7 +240,9 @@ class Classifier:
             self._waiting = [one for one in self._waiting if one is not job]
         elif job.link.jobs.pop(job.wire, None):
             job.link.backlog.add(-1, bulk=job.call.request.bulk)
-            job.link.send(frame(Kind.CANCEL, job.wire))
+            job.link.cancel(job.wire)
+            if job.running:
+                job.link.suspect = job
             self._fleet.retire(job.link)
 
     def _replace(self, job: Job, heir: Job) -> None:
@@ -251,8 +258,12 @@ class Classifier:
     def _on_frame(self, link: Link[Job], kind: Kind, number: int, body: bytes) -> None:
         if kind is Kind.RESULT:
             job = link.jobs.pop(number, None)
+            if link.suspect and link.suspect.wire == number:
+                link.suspect = None
             if job:  # else it was cancelled while it ran
                 link.backlog.add(-1, bulk=job.call.request.bulk)
+                if job.solo:
+                    self._deaths.pop(_digest(job), None)
                 result = Result.FromString(body)
                 if job.wire != job.number and self._too_late_for_another(job, result):
                     self._dispatch(job)
@@ -269,14 +280,14 @@ class Classifier:
     def _on_lost(self, link: Link[Job]) -> None:
         lost = list(link.jobs.values())
         link.jobs.clear()
+        for alone in (job for job in (*lost, link.suspect) if job and job.running):
+            self._count_death(alone)
         for job in lost:
             if job.number not in job.call.jobs:  # given up meanwhile
                 continue
             job.link = None
-            job.deaths += job.running
             job.solo = True
-            if job.deaths >= _DEATHS_OF_POISON:
-                self._remember_poison(job)
+            if self._killed(job) >= _DEATHS_OF_POISON:
                 self._finish(job, _failure(PoisonImage("two engines died while they worked on this image alone")))
             else:
                 self._dispatch(job)
@@ -316,20 +327,24 @@ class Classifier:
         asked = job.call.request.images[job.index]
         if isinstance(asked, ImageError):
             return asked
-        if isinstance(asked, Pixels):  # the engine knows what size they must have
-            return PoisonImage(_POISON) if self._poison and _digest(job) in self._poison else None
-        if not asked:
-            return EmptyImage("expected an image file, got 0 bytes")
-        if len(asked) > self._max_image_bytes:
-            return ImageTooLarge(f"expected at most {self._max_image_bytes} bytes, got {len(asked)}")
-        if self._poison and _digest(job) in self._poison:
-            return PoisonImage(_POISON)
-        return None
+        if not isinstance(asked, Pixels):  # of those, the engine knows what size they must have
+            if not asked:
+                return EmptyImage("expected an image file, got 0 bytes")
+            if len(asked) > self._max_image_bytes:
+                return ImageTooLarge(f"expected at most {self._max_image_bytes} bytes, got {len(asked)}")
+        killed = self._killed(job)
+        job.solo = killed > 0
+        return PoisonImage("this image brought engines down before") if killed >= _DEATHS_OF_POISON else None
 
-    def _remember_poison(self, job: Job) -> None:
-        self._poison[_digest(job)] = None
-        if len(self._poison) > _POISON_REMEMBERED:
-            self._poison.popitem(last=False)
+    def _killed(self, job: Job) -> int:
+        """Engines that died while this image was alone in them."""
+        return self._deaths.get(_digest(job), 0) if self._deaths else 0
+
+    def _count_death(self, job: Job) -> None:
+        digest = _digest(job)
+        self._deaths[digest] = self._deaths.pop(digest, 0) + 1
+        if len(self._deaths) > _DEATHS_REMEMBERED:
+            self._deaths.popitem(last=False)
 
 
 def _digest(job: Job) -> bytes:

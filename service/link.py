@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from service.backlog import Backlog
 from service.reactor import Cancellable, Reactor
-from service.wire import FrameReader, Kind
+from service.wire import FrameReader, Kind, frame
 
 T = TypeVar("T")
 _RECEIVE_BYTES = 1 << 16
@@ -25,6 +25,7 @@ class Link(Generic[T]):
 
     Attributes:
         jobs: what the engine holds, by number.
+        suspect: what it ran alone when everybody gave it up, until it is done with it.
         accepting: False once the engine drains.
         quiet: True while it shows no life (see EngineLoop); it may hang, so others are better asked.
         backlog: what all fronts have in flight there.
@@ -48,6 +49,7 @@ class Link(Generic[T]):
     ) -> None:
         self.path = path
         self.jobs: dict[int, T] = {}
+        self.suspect: T | None = None
         self.accepting = True
         self.quiet = False
         self.backlog = Backlog(path)
@@ -56,6 +58,7 @@ class Link(Generic[T]):
         self._reactor = reactor
         self._frames = FrameReader()
         self._outgoing: list[memoryview] = []
+        self._bulk: dict[int, tuple[bytes | memoryview, ...]] = {}
         self._flushing: Cancellable | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -81,6 +84,16 @@ class Link(Generic[T]):
         self._outgoing.extend(memoryview(part) for part in parts if part)
         if self._flushing is None:
             self._flush()
+
+    def send_bulk(self, number: int, *parts: bytes | memoryview) -> None:
+        """Sends a job when nothing else is left to send: behind it in the socket, others could not go first."""
+        self._bulk[number] = parts
+        self.send()
+
+    def cancel(self, number: int) -> None:
+        """Takes a job back, whether the engine has it or not."""
+        if self._bulk.pop(number, None) is None:
+            self.send(frame(Kind.CANCEL, number))
 
     def close(self) -> None:
         """Hangs up. `on_lost` is not called."""
@@ -121,7 +134,9 @@ class Link(Generic[T]):
 
     def _flush(self) -> None:
         try:
-            while self._outgoing:
+            while self._outgoing or self._bulk:
+                if not self._outgoing:
+                    self._outgoing.extend(map(memoryview, self._bulk.pop(next(iter(self._bulk)))))
                 sent = self._socket.sendmsg(self._outgoing[:64])
                 while self._outgoing and sent >= len(self._outgoing[0]):
                     sent -= len(self._outgoing.pop(0))
@@ -133,6 +148,7 @@ class Link(Generic[T]):
         except OSError:
             self._stop_flushing()  # the loss is noticed by the reader, in its own turn
             self._outgoing.clear()
+            self._bulk.clear()
         else:
             self._stop_flushing()
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from service.errors import GraftError
+from service.errors import GraftError, ModelNotFound
 from service.policy import BrokenPolicy, Change, Policy, change_policy, read_policy
 from service.published import list_versions, valid_number
 from service.routes import STABLE
@@ -112,7 +112,12 @@ def _labelled(given: argparse.Namespace) -> Change:
 
 
 def _list(models: Path) -> int:
-    for name, published in list_versions(models).items():
+    if not models.is_dir():
+        raise ModelNotFound(f"expected a models directory at {models}; there is none")
+    found = list_versions(models)
+    if not found:
+        print(f"no model in {models}")  # noqa: T201 - as below
+    for name, published in found.items():
         try:
             words = _words(read_policy(models / name), published)
         except BrokenPolicy as error:

@@ -5,6 +5,7 @@ served: files through the one decode, in batches, on the engine that this host w
 """
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -49,9 +50,10 @@ class OfflineClassifier:
         self._engines: list[EngineProcess] = []
         self._classifier: Classifier | None = None
         self._loop = asyncio.new_event_loop()
+        options = ("--parent", str(os.getpid()))
         try:
             for core in engine_cores(0):
-                self._engines.append(EngineProcess(version_dir, self._run_dir, engine, core, MAX_PIXELS))
+                self._engines.append(EngineProcess(version_dir, self._run_dir, engine, core, MAX_PIXELS, options))
             wait_until_loaded(self._engines, _LOAD_TIMEOUT_S)
             for process in self._engines:
                 if process.error:

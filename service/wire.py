@@ -3,7 +3,7 @@
 A frame is a fixed header (length of the rest, kind, job number) and a body. Numbers are chosen by the front and unique
 on one connection. Times are CLOCK_MONOTONIC seconds, which all processes of one machine share.
 
-    front -> engine   CLASSIFY   deadline, top_k, flags, the image file or its pixels
+    front -> engine   CLASSIFY   when it was sent, deadline, top_k, flags, the image file or its pixels
                       CANCEL     nobody waits for this job any more
     engine -> front   SLOT       the first frame: where this front counts in the engine's backlog (service/backlog.py)
                       RESULT     a serialized protos Result, or its error
@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import Final
 
 _HEADER: Final = struct.Struct("!IBQ")
-_CLASSIFY: Final = struct.Struct("!dHB")
+_CLASSIFY: Final = struct.Struct("!ddHB")
 _LENGTH_BYTES: Final = 4
 
 PIXELS_SHA256: Final = 1
@@ -51,6 +51,7 @@ class Kind(IntEnum):
 class Classify:
     """Body of a CLASSIFY frame."""
 
+    sent: float
     deadline: float
     top_k: int
     flags: int
@@ -62,16 +63,18 @@ def frame(kind: Kind, number: int, body: bytes = b"") -> bytes:
     return _HEADER.pack(_HEADER.size - _LENGTH_BYTES + len(body), kind, number) + body
 
 
-def classify_header(number: int, deadline: float, top_k: int, flags: int, image_bytes: int) -> bytes:
+def classify_header(  # noqa: PLR0917 - as many as the frame has fields
+    number: int, sent: float, deadline: float, top_k: int, flags: int, image_bytes: int
+) -> bytes:
     """All of a CLASSIFY frame but the image, which is sent behind it without being copied."""
     length = _HEADER.size - _LENGTH_BYTES + _CLASSIFY.size + image_bytes
-    return _HEADER.pack(length, Kind.CLASSIFY, number) + _CLASSIFY.pack(deadline, top_k, flags)
+    return _HEADER.pack(length, Kind.CLASSIFY, number) + _CLASSIFY.pack(sent, deadline, top_k, flags)
 
 
 def parse_classify(body: bytes | memoryview) -> Classify:
     """Reads the body of a CLASSIFY frame."""
-    deadline, top_k, flags = _CLASSIFY.unpack_from(body)
-    return Classify(deadline, top_k, flags, bytes(body[_CLASSIFY.size :]))
+    sent, deadline, top_k, flags = _CLASSIFY.unpack_from(body)
+    return Classify(sent, deadline, top_k, flags, bytes(body[_CLASSIFY.size :]))
 
 
 class FrameReader:

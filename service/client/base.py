@@ -86,7 +86,7 @@ class Prediction:
         filename: as given.
         label: the best label; empty when the image failed.
         score: of the best label, 0 to 1.
-        unknown: the score is too low for any of the classes.
+        unknown: the score is below what 99 % of right answers reached: less sure than usual.
         top: (label, score), best first.
         model: who answered.
         version: of the model.

@@ -1,9 +1,10 @@
-"""How far a bulk run is: a bar with rate on a terminal, a line now and then elsewhere. Written to standard error."""
+"""How far a bulk run is, on standard error: a bar with rate on a terminal with rich, else a line now and then."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -30,7 +31,7 @@ class Progress:
         self._task: Any = None
         self._waited: set[str] = set()
         self._lock = threading.Lock()  # guards what was said, for `wait` is called by any thread
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and find_spec("rich"):
             self._bar = _bar()
             self._task = self._bar.add_task("", total=None, completed=done, rate="")
             if count:

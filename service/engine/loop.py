@@ -72,7 +72,6 @@ class _Job:
     connection: _Connection
     number: int
     ask: Classify
-    arrived: float
 
     @property
     def key(self) -> tuple[int, int]:
@@ -230,7 +229,7 @@ class EngineLoop:
                 failed.append((job, _failure(InternalError("the image could not be decoded"))))
             else:
                 now = self._clock()
-                timing = Timing(queue=(started - job.arrived) * 1e3, decode=(now - before) * 1e3)
+                timing = Timing(queue=(started - job.ask.sent) * 1e3, decode=(now - before) * 1e3)
                 decoded.append((job, pixels, Result(timing_ms=timing)))
             before = self._clock()
         in_time = [one for one in decoded if one[0].deadline > before]
@@ -353,7 +352,6 @@ class EngineLoop:
     def _read(self, connection: _Connection) -> None:
         if connection not in self._connections:  # closed by a failed write a moment ago
             return
-        now = self._clock()
         for _ in range(_RECEIVES):
             try:
                 chunk = connection.socket.recv(_RECEIVE_BYTES)
@@ -366,7 +364,7 @@ class EngineLoop:
                 return
             for kind, number, body in connection.reader.feed(chunk):
                 if kind is Kind.CLASSIFY:
-                    self._queue.put(_Job(connection, number, parse_classify(body), now))
+                    self._queue.put(_Job(connection, number, parse_classify(body)))
                 elif kind is Kind.CANCEL:
                     self._queue.cancel((id(connection), number))
             if len(chunk) < _RECEIVE_BYTES:

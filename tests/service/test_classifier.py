@@ -528,6 +528,95 @@ def _running(bench: _Bench, engine: _Engine, number: int) -> bool:
     return bench.classifier._fleet._links[engine.path].jobs[number].running
 
 
+def test_an_image_that_hangs_engines_is_poison_when_nobody_waited_for_it(run) -> None:
+    """Every client gives up before the engine that hangs is killed; the third meets no engine."""
+
+    async def scenario(bench: _Bench) -> None:
+        for attempt in range(2):
+            together, alone = bench.engine(), bench.engine()
+            await bench.serve({1: [together]})
+            call = bench.submit(b"bad")
+            await _until(lambda engine=together: engine.jobs, "sent")
+            (number,) = together.jobs
+            solo = bool(together.jobs[number].flags & SOLO)
+            assert solo == bool(attempt)  # from the first death on it is a suspect
+            if not solo:
+                bench.route({1: [alone]})
+                together.die()
+                await _until(lambda engine=alone: engine.jobs, "sent alone")
+                together = alone
+            together.announce(number)
+            await _until(lambda engine=together: _running(bench, engine, number), "announced")
+            call.cancel()
+            bench.route({1: []})
+            together.die()
+            await _until(lambda: not bench.classifier._fleet._links, "lost")
+        await bench.begin()
+        bench.submit(b"bad")
+        assert _said(await bench.answered()) == ["POISON_IMAGE"]
+
+    run(scenario)
+
+
+def test_a_suspect_that_is_answered_is_none_any_more(run) -> None:
+    """An engine was killed by somebody else while the image was alone in it; given up or not, the next one answers."""
+
+    async def scenario(bench: _Bench) -> None:
+        first, second, third = (bench.engine() for _ in range(3))
+        await bench.serve({1: [first]})
+        call = bench.submit(b"innocent")
+        for here, there in ((first, second), (second, third)):
+            await _until(lambda engine=here: engine.jobs, "sent")
+            (number,) = here.jobs
+            if here is second:
+                here.announce(number)
+                await _until(lambda number=number: _running(bench, second, number), "announced")
+            bench.route({1: [there]})
+            here.die()
+        await _until(lambda: third.jobs, "sent to the last")
+        assert list(bench.classifier._deaths.values()) == [1]
+        third.announce(number)
+        await _until(lambda: _running(bench, third, number), "announced")
+        call.cancel()
+        bench.submit(b"innocent")
+        await _until(lambda: len(third.seen) == 2, "asked again")
+        (link,) = bench.classifier._fleet._links.values()
+        assert link.suspect
+        third.jobs[number] = third.seen[0]
+        third.answer_all()
+        await bench.answered()
+        assert link.suspect is None
+        assert not bench.classifier._deaths
+
+    run(scenario)
+
+
+def test_bulk_that_is_not_sent_yet_lets_others_go_first(run) -> None:
+    """An engine that reads nothing: behind what its socket holds comes the interactive image, then the rest of bulk."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin()
+        await _until(lambda: engine._connection, "accepted")
+        asyncio.get_running_loop().remove_reader(engine._connection)
+        call = bench.submit(*(b"%02d" % number * 1_000_000 for number in range(10)), bulk=True)
+        given_up = bench.submit(b"given up" * 100, bulk=True)
+        bench.submit(b"interactive")
+        given_up.cancel()
+        asyncio.get_running_loop().add_reader(engine._connection, engine._read)
+        await _until(lambda: len(engine.seen) == 11, "sent")
+        images = [job.image for job in engine.seen]
+        ahead = sum(map(len, images[: images.index(b"interactive")]))
+        (link,) = bench.classifier._fleet._links.values()
+        taken = link._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        assert 0 < ahead <= taken + 2 * 2_000_000  # what the socket holds and what is half in it; with 20 MB in all
+        assert not engine.cancelled  # what had not been sent is not sent at all
+        engine.answer_all()
+        await bench.answered(2)
+        assert call.on_end is None
+
+    run(scenario)
+
+
 def test_an_image_that_only_waited_in_engines_that_died_is_no_poison(run) -> None:
     """Five engines die while they hold it, none while it ran alone: the sixth answers it."""
 
@@ -979,7 +1068,7 @@ def test_every_call_ends_once_with_its_own_answers_under_random_events(run, seed
 
 def test_the_memory_of_poison_is_limited(run, monkeypatch) -> None:
     """Only the latest are remembered, as digests, so that nobody can fill the memory with them."""
-    monkeypatch.setattr("service.classifier._POISON_REMEMBERED", 1)
+    monkeypatch.setattr("service.classifier._DEATHS_REMEMBERED", 1)
 
     async def scenario(bench: _Bench) -> None:
         bench.route({1: []})
@@ -997,7 +1086,7 @@ def test_the_memory_of_poison_is_limited(run, monkeypatch) -> None:
                 bench.route({1: []})
                 engine.die()
             await _until(lambda: bench.answers and bench.classifier.in_flight == 0, "poison")
-        assert list(bench.classifier._poison) == [hashlib.sha256(b"bad two").digest()]
+        assert bench.classifier._deaths == {hashlib.sha256(b"bad two").digest(): 2}
         assert [_said(answer) for answer in bench.answers] == [["POISON_IMAGE"], ["POISON_IMAGE"]]
 
     run(scenario)

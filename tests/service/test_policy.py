@@ -247,3 +247,15 @@ def test_a_directory_that_is_read_only_is_said(folder: Path) -> None:
     (folder / "pets").chmod(0o500)
     with pytest.raises(BrokenPolicy, match="cannot be written, nothing was changed: Permission denied"):
         change_policy(folder, "pets", lambda policy, _: policy.labelled("stable", 1))
+
+
+def test_list_says_that_there_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty models directory, and one that is not there, as after a slip of the pen."""
+    monkeypatch.setattr(sys, "argv", ["models", "--models", str(tmp_path), "list"])
+    assert command.main() == 0
+    assert capsys.readouterr().out == f"no model in {tmp_path}\n"
+    monkeypatch.setattr(sys, "argv", ["models", "--models", str(tmp_path / "absent"), "list"])
+    assert command.main() == 1
+    assert capsys.readouterr().err == f"error: expected a models directory at {tmp_path / 'absent'}; there is none\n"

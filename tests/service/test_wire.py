@@ -33,15 +33,18 @@ def test_frames_arrive_byte_by_byte(frames: list[tuple[Kind, int, bytes]]) -> No
 @given(
     _NUMBERS,
     st.floats(0, 1e9),
+    st.floats(0, 1e9),
     st.integers(1, 65535),
     st.sampled_from([0, PIXELS_SHA256, SOLO, PIXELS_SHA256 | SOLO]),
     st.binary(max_size=100),
 )
-def test_a_job_is_read_as_it_was_written(number: int, deadline: float, top_k: int, flags: int, image: bytes) -> None:
+def test_a_job_is_read_as_it_was_written(
+    number: int, sent: float, deadline: float, top_k: int, flags: int, image: bytes
+) -> None:
     """The header with the image sent behind it is one CLASSIFY frame that holds exactly what was asked."""
-    arrived = FrameReader().feed(classify_header(number, deadline, top_k, flags, len(image)) + image)
+    arrived = FrameReader().feed(classify_header(number, sent, deadline, top_k, flags, len(image)) + image)
     assert [(kind, its_number) for kind, its_number, _ in arrived] == [(Kind.CLASSIFY, number)]
-    assert parse_classify(arrived[0][2]) == Classify(deadline, top_k, flags, image)
+    assert parse_classify(arrived[0][2]) == Classify(sent, deadline, top_k, flags, image)
 
 
 def test_an_incomplete_frame_waits() -> None:

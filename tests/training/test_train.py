@@ -19,6 +19,7 @@ from service.manifest import MANIFEST
 from service.offline import OfflineClassifier
 from service.published import list_versions
 from service.version import read_version, verify_files
+from tests.running import eventually, is_running
 from tests.training.test_scalars import read_events
 from training import evaluation, train
 from training.__main__ import main
@@ -273,6 +274,32 @@ def test_kill_9_leaves_nothing_that_a_server_would_load(photos: Path, cache: Pat
             verify_files(read_version(tmp_path / "tints" / str(number)))
     assert main(_arguments(photos, tmp_path, cache)) == 0
     assert all(folder.name.isdigit() for folder in (tmp_path / "tints").iterdir())
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from service.offline import OfflineClassifier
+
+with OfflineClassifier(Path(sys.argv[1])) as classifier:
+    print(*(engine.pid for engine in classifier._engines), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_engines_end_with_a_trainer_that_is_killed(published: Path):
+    """kill -9 of the trainer alone, as the kernel does when memory runs out, while its engines answer test images."""
+    root = Path(__file__).resolve().parents[2]
+    running = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(published)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    engines = [int(pid) for pid in running.stdout.readline().split()]
+    assert engines
+    assert all(map(is_running, engines))
+    running.kill()
+    running.wait()
+    running.stdout.close()
+    eventually(lambda: not any(map(is_running, engines)), "the end of the engines")
 
 
 def test_bad_input_is_one_line(photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
