@@ -2,8 +2,8 @@
 # Two serving images, with service/ and protos/ only:
 #   docker build --target cpu -t graft:cpu .     CPU hosts: OpenVINO
 #   docker build --target gpu -t graft:gpu .     GPU hosts: TensorFlow with CUDA
-#   docker run --init -p 8501:8501 -p 8500:8500 -v "$PWD/models:/models:ro" graft:cpu
-#   docker run --init --gpus all -p 8501:8501 -p 8500:8500 -v "$PWD/models:/models:ro" graft:gpu
+#   docker run --init --stop-timeout 40 -p 8501:8501 -p 8500:8500 -v "$PWD/models:/models:ro" graft:cpu
+#   docker run --init --stop-timeout 40 --gpus all -p 8501:8501 -p 8500:8500 -v "$PWD/models:/models:ro" graft:gpu
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS environment-cpu
@@ -30,7 +30,7 @@ USER graft
 EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8501/readyz')"]
+  CMD ["python", "-c", "import http.client, os; front = http.client.HTTPConnection('127.0.0.1', os.environ.get('GRAFT_HTTP_PORT', 8501)); front.request('GET', '/readyz'); raise SystemExit(front.getresponse().status != 200)"]
 ENTRYPOINT ["python", "-m", "service"]
 
 FROM base AS gpu

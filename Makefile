@@ -33,10 +33,10 @@ test: lint unit  ## lint, types, import rules and all tests
 PHOTOS ?= $(firstword $(wildcard ../shared/data/four-classes) var/bench/documents)
 
 # Only their speed matters, so weights need not be downloaded; a head on untrained features may be too unsure for bf16.
-BENCH_TRAIN = test -d var/bench/$(1) || $(BIN)/python -m training train $(PHOTOS) --models var/bench/$(1) --name $(1) --backbone $(2) --weights $(3) --cache var/bench/cache --strategy linear
+BENCH_TRAIN = test -d var/bench/$(1)/$(1)/1 || $(BIN)/python -m training train $(PHOTOS) --models var/bench/$(1) --name $(1) --backbone $(2) --weights $(3) --cache var/bench/cache --strategy linear
 
 bench: env  ## measure serving and write docs/benchmarks.md (needs wrk and a quiet machine; twenty minutes)
-	test -d var/bench/documents || $(BIN)/python -m training documents var/bench/documents --per-class 10
+	test -d var/bench/documents || { rm -rf var/bench/unfinished && $(BIN)/python -m training documents var/bench/unfinished --per-class 10 && mv var/bench/unfinished var/bench/documents; }
 	$(call BENCH_TRAIN,mobilenet,MobileNetV2,$(if $(KERAS_HOME),imagenet,none))
 	$(call BENCH_TRAIN,resnet,ResNet50,none)
 	$(BIN)/python -m benchmarks.null_model var/bench/null $(PHOTOS)
@@ -66,10 +66,10 @@ protos: env  ## regenerate the committed protobuf code
 	$(BIN)/python -m protos.generate
 
 locks:  ## resolve pyproject.toml anew into locks/ (needs uv)
-	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 --extra dev -o locks/all.lock pyproject.toml
-	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock -o locks/cpu.lock pyproject.toml
-	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock --extra gpu -o locks/gpu.lock pyproject.toml
-	uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 --group clients -o locks/clients.lock
+	uv pip compile --upgrade --quiet --no-header --universal --generate-hashes --python-version 3.11 --extra dev -o locks/all.lock pyproject.toml
+	uv pip compile --upgrade --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock -o locks/cpu.lock pyproject.toml
+	uv pip compile --upgrade --quiet --no-header --universal --generate-hashes --python-version 3.11 -c locks/all.lock --extra gpu -o locks/gpu.lock pyproject.toml
+	uv pip compile --upgrade --quiet --no-header --universal --generate-hashes --python-version 3.11 --group clients -o locks/clients.lock
 
 clean:  ## remove everything that the commands above made
 	rm -rf $(VENV) $(CLIENTS) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis

@@ -5,6 +5,7 @@ read but its status.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter, deque
@@ -37,12 +38,14 @@ class Seen:
 
     Attributes:
         seconds: that were measured.
-        took_s: seconds of every request by its status.
+        took_s: seconds of every request by its status, from the moment that it was due.
+        served_s: the same from the moment that it was sent, which is when its deadline begins.
         lag_s: by how much the generator itself was late at most.
     """
 
     seconds: float
     took_s: dict[str, list[float]] = field(default_factory=dict)
+    served_s: dict[str, list[float]] = field(default_factory=dict)
     lag_s: float = 0.0
 
     @property
@@ -85,7 +88,7 @@ async def open_loop(send: Send, per_s: float, seconds: float, ramp_s: float = 0.
             await asyncio.sleep(early)
         else:
             seen.lag_s = max(seen.lag_s, -early)
-        task = asyncio.create_task(_timed(send, number, seen if due >= begun + ramp_s else ramp))
+        task = asyncio.create_task(_timed(send, number, due, seen if due >= begun + ramp_s else ramp))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
         number += 1
@@ -95,24 +98,29 @@ async def open_loop(send: Send, per_s: float, seconds: float, ramp_s: float = 0.
 
 
 async def closed_loop(send: Send, clients: int, seconds: float) -> Seen:
-    """So many clients, each of which sends its next request when it has the answer to the last."""
+    """So many clients, each of which sends its next request when it has the answer to the last.
+
+    What is answered after the end is not seen.
+    """
     seen = Seen(seconds)
     end = time.monotonic() + seconds
 
     async def run(client: int) -> None:
         number = 37 * client
-        while time.monotonic() < end:
-            await _timed(send, number, seen)
+        while (due := time.monotonic()) < end:
+            await _timed(send, number, due, seen, end)
             number += 1
 
     await asyncio.gather(*(run(client) for client in range(clients)))
     return seen
 
 
-async def _timed(send: Send, number: int, seen: Seen) -> None:
+async def _timed(send: Send, number: int, due: float, seen: Seen, end: float = math.inf) -> None:
     sent = time.monotonic()
     status = await send(number)
-    seen.took_s.setdefault(status, []).append(time.monotonic() - sent)
+    if (now := time.monotonic()) <= end:
+        seen.took_s.setdefault(status, []).append(now - due)
+        seen.served_s.setdefault(status, []).append(now - sent)
 
 
 class HttpSender:
@@ -220,8 +228,11 @@ class GrpcSender:
 
     async def __call__(self, number: int) -> str:
         """See Send."""
-        call = self._idle.pop() if self._idle else _Call(self._address, self._head)
-        seconds, answered = await call.send(self._bodies[number % len(self._bodies)])
+        try:
+            call = self._idle.pop() if self._idle else _Call(self._address, self._head)
+            seconds, answered = await call.send(self._bodies[number % len(self._bodies)])
+        except OSError:
+            return _LOST
         self._idle.append(call)
         if answered:
             return GOOD[1]
@@ -239,7 +250,7 @@ class _Call(Connection):
     def __init__(self, target: str, head: bytes) -> None:
         super().__init__(target, head)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self.socket, lambda: self.read(time.monotonic()))
+        self._loop.add_reader(self.socket, self._readable)
         self._outcome: asyncio.Future[tuple[float, bool]] = self._loop.create_future()
 
     def send(self, message: bytes) -> "asyncio.Future[tuple[float, bool]]":
@@ -251,6 +262,15 @@ class _Call(Connection):
         if not self._outcome.done():  # a server that has refused a call may reset its stream besides
             self._outcome.set_result((seconds, answered))
 
+    def _readable(self) -> None:
+        try:
+            self.read(time.monotonic())
+        except OSError as error:
+            self.close()
+            if not self._outcome.done():
+                self._outcome.set_exception(error)
+
     def close(self) -> None:
-        self._loop.remove_reader(self.socket)
-        self.socket.close()
+        if self.socket.fileno() >= 0:  # else the server has ended it
+            self._loop.remove_reader(self.socket)
+            self.socket.close()

@@ -19,12 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.footprint import memory_mb
+from benchmarks.footprint import LOCAL, memory_mb
 from benchmarks.limit import Limit
 from benchmarks.running import Running, serving
 from service.published import list_versions
@@ -133,7 +132,7 @@ def _limit_between(run: "subprocess.Popen[bytes]", service: Running, limit: Limi
 
 
 def _in_flight(service: Running) -> float:
-    with urllib.request.urlopen(f"{service.http}/metrics") as answer:  # noqa: S310 - our own address
+    with LOCAL.open(f"{service.http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith("graft_requests_in_flight"))
 

@@ -51,6 +51,9 @@ def call_in_turn(target: str, method: str, messages: Sequence[bytes], connection
         messages: serialized requests, sent in turn.
         connections: how many.
         seconds: for how long.
+
+    Raises:
+        OSError: the server cannot be reached, or ended a connection.
     """
     head = request_head(target, method)
     bodies = itertools.cycle([body(message) for message in messages])
@@ -110,10 +113,14 @@ class Connection:
         raise NotImplementedError
 
     def read(self, now: float) -> None:
-        """Takes what has arrived."""
+        """Takes what has arrived.
+
+        Raises:
+            OSError: the connection has ended.
+        """
         chunk = self.socket.recv(_RECEIVE_BYTES)
         if not chunk:
-            raise SystemExit("the server ended a connection of the load generator")
+            raise ConnectionError("the server ended a connection of the load generator")
         buffer = self._buffer + chunk if self._buffer else chunk
         at = 0
         while len(buffer) - at >= _HEADER_BYTES:
@@ -146,7 +153,7 @@ class Connection:
         elif kind == _PING and not flags & _ACK:
             self.socket.sendall(_frame(_PING, _ACK, 0, body))
         elif kind == _GOAWAY:
-            raise SystemExit("the server turned the load generator away")
+            raise ConnectionError("the server turned the load generator away")
 
     def _configure(self, body: bytes) -> None:
         for name, value in struct.iter_unpack("!HI", body):

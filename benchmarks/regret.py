@@ -2,7 +2,7 @@
 
 Of each data set 30 % of the pictures are for testing; of the others 10, 25, 100 or all of each class are for training
 and validation. Every strategy is trained on each of these in a process and a cache of its own. Regret is the test
-accuracy of the best of them less that of `auto`, in points; the share is the seconds of `auto` over those of all the
+accuracy of the best of them less that of `auto`, in points; the share is the CPU time of `auto` over that of all the
 others together, from loading the backbone to the trained model. Results are kept in OUT/results.jsonl: an interrupted
 run goes on, and `--again auto` measures one strategy anew against what is kept of the others.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from service.files import replace_text
 from training.settings import STRATEGIES, Settings
 
 _SIZES: Final = (10, 25, 100, 0)
@@ -44,19 +45,24 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     kept = asked.out / "results.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    rows = [row for row in rows if row["strategy"] not in asked.again]
-    cells = [(data, size, seed) for seed in asked.seeds for size in asked.sizes for data in asked.data]
-    for data, size, seed in cells:
-        listing = asked.out / f"{data.name}-{size or 'all'}-{seed}.csv"
+    cells = {
+        f"{data.name}-{size or 'all'}-{seed}": (data, size, seed)
+        for seed in asked.seeds
+        for size in asked.sizes
+        for data in asked.data
+    }
+    rows = [row for row in rows if row["strategy"] not in asked.again or row["cell"] not in cells]
+    for cell, (data, size, seed) in cells.items():
+        listing = asked.out / f"{cell}.csv"
         if not listing.exists():
             _write_listing(data, size, seed, listing)
         for strategy in ("auto", *_OTHERS):
-            if any(row["cell"] == listing.stem and row["strategy"] == strategy for row in rows):
+            if any(row["cell"] == cell and row["strategy"] == strategy for row in rows):
                 continue
-            sys.stderr.write(f"{listing.stem}: {strategy}\n")
-            rows.append({"cell": listing.stem} | _measure(listing, strategy, seed, asked.time_budget))
-            kept.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    _tell(rows, [f"{data.name}-{size or 'all'}-{seed}" for data, size, seed in cells])
+            sys.stderr.write(f"{cell}: {strategy}\n")
+            rows.append({"cell": cell} | _measure(listing, strategy, seed, asked.time_budget))
+            replace_text(kept, "".join(f"{json.dumps(row)}\n" for row in rows))
+    _tell(rows, list(cells))
 
 
 def _write_listing(data: Path, size: int, seed: int, listing: Path) -> None:
@@ -114,13 +120,15 @@ def one(listing: str, strategy: str, seed: str, budget: str) -> None:
 
 
 def _tell(rows: list[dict[str, Any]], cells: list[str]) -> None:
-    table = Table("data", "tested", *_OTHERS, "auto", "chose", "regret", "share of the time", box=None, pad_edge=False)
+    table = Table(
+        "data", "tested", *_OTHERS, "auto", "chose", "regret", "share of the CPU time", box=None, pad_edge=False
+    )
     regrets, shares = [], []
     for cell in cells:
         found = {row["strategy"]: row for row in rows if row["cell"] == cell}
         accuracy = {name: 100 * found[name]["test_accuracy"] for name in found}
         regrets.append(max(accuracy[name] for name in _OTHERS) - accuracy["auto"])
-        shares.append(found["auto"]["seconds"] / sum(found[name]["seconds"] for name in _OTHERS))
+        shares.append(found["auto"]["cpu_s"] / sum(found[name]["cpu_s"] for name in _OTHERS))
         table.add_row(
             cell,
             str(found["auto"]["test_images"]),
@@ -131,7 +139,7 @@ def _tell(rows: list[dict[str, Any]], cells: list[str]) -> None:
         )
     console = Console(width=160)
     console.print(table)
-    console.print(f"mean regret {np.mean(regrets):.2f} points, mean share of the time {np.mean(shares):.0%}")
+    console.print(f"mean regret {np.mean(regrets):.2f} points, mean share of the CPU time {np.mean(shares):.0%}")
 
 
 if __name__ == "__main__":

@@ -327,6 +327,7 @@ def _arriving(service: Running, images: Sequence[bytes], share: float, limit: Li
         sender = HttpSender(service.http, images)
         seen = await open_loop(sender, per_s, seconds)
         await sender.close()
+        sys.stderr.write(f"the load generator was late by {1e3 * seen.lag_s:.0f} ms at most\n")
         others = seen.codes.total() - len(seen.good_s)
         return Load(seen.per_s, seen.percentile_ms(0.5), seen.percentile_ms(0.99), others)
 

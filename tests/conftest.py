@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,17 +129,16 @@ def start_service() -> Iterator[Callable[..., Service]]:
 
     All of them are ended by SIGTERM afterwards; the test fails when one does not exit with 0 or leaves a process.
     """
-    services: list[Service] = []
+    with ExitStack() as services:
 
-    def begin(models: Path, *, ready: bool = True, **settings: object) -> Service:
-        services.append(start(models, **({"engines": 1} | settings)))
-        if ready:
-            services[-1].wait_ready()
-        return services[-1]
+        def begin(models: Path, *, ready: bool = True, **settings: object) -> Service:
+            service = start(models, **({"engines": 1} | settings))
+            services.callback(service.stop)
+            if ready:
+                service.wait_ready()
+            return service
 
-    yield begin
-    for service in services:
-        service.stop()
+        yield begin
 
 
 @pytest.fixture(scope="session")

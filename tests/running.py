@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,11 +137,13 @@ class Service:
         return self.process.wait(_DEADLINE_S)
 
     def stop(self) -> None:
-        """Ends the service as an operator would, unless that has happened, and asserts that nothing is left of it."""
+        """Ends it as an operator would, unless it has ended already; asserts that it exited with 0 and left nothing."""
+        self.processes()
         try:
             if self.process.poll() is None:
-                code = self.terminate()
-                assert code == 0, f"the service ended with {code}\n{self.log()}"
+                self.terminate()
+            code = self.process.returncode
+            assert code == 0, f"the service ended with {code}\n{self.log()}"
             eventually(lambda: not self._left(), f"no process is left of {sorted(self._seen)}", 10)
         finally:
             for pid in self._left():
@@ -171,16 +174,22 @@ def start(models: Path, **settings: object) -> Service:
     address = run_dir / "address.json"
 
     def announced() -> dict[str, str] | None:
-        assert process.poll() is None, f"the service ended with {process.returncode}\n{service.log()}"
+        assert process.poll() is None, f"the service ended with {process.returncode}"
         try:
             found: dict[str, str] = json.loads(address.read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return None
         return found
 
-    found = eventually(announced, "an address")
-    service.http, service.grpc = found["http"], found["grpc"]
-    eventually(service.is_live, "an answer of the HTTP front")
+    try:
+        found = eventually(announced, "an address")
+        service.http, service.grpc = found["http"], found["grpc"]
+        eventually(service.is_live, "an answer of the HTTP front")
+    except BaseException as error:
+        error.add_note(service.log())
+        with suppress(AssertionError, subprocess.TimeoutExpired):  # what went wrong first is what matters
+            service.stop()
+        raise
     return service
 
 
@@ -188,6 +197,11 @@ def client_command(*arguments: object) -> tuple[list[str], dict[str, str]]:
     """The command line of the light client, and the environment to run it in from any folder."""
     environment = {"PYTHONPATH": str(_ROOT), "PATH": "", "GRPC_VERBOSITY": "NONE"}
     return [sys.executable, "-m", "service.client", *map(str, arguments)], environment
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and not only its end that nobody has taken note of."""
+    return bool(_stat(pid))
 
 
 def _parents() -> dict[int, int]:

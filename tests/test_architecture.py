@@ -2,8 +2,10 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,26 @@ def test_the_service_never_imports_training() -> None:
         if path.parts[0] in {"service", "protos"}:
             above = {"service": {"training", "tests"}, "protos": {"training", "tests", "service"}}[path.parts[0]]
             assert _imported(path) & above == set(), path
+
+
+def test_the_service_imports_what_its_image_installs() -> None:
+    """Every package that service/ and protos/ import, also inside functions, comes from what locks/cpu.lock names."""
+    elsewhere = {
+        "tensorflow",  # locks/gpu.lock has it; who asks for it without is told
+        "opentelemetry",  # an extra, for --otlp-endpoint
+        "grpc_tools",  # writes the committed protobuf code, for developers
+    }
+    paths = [path.relative_to(_ROOT) for folder in ("service", "protos") for path in (_ROOT / folder).rglob("*.py")]
+    imported = set().union(*map(_imported, paths)) - sys.stdlib_module_names - {"service", "protos"}
+    lock = (_ROOT / "locks" / "cpu.lock").read_text(encoding="utf-8")
+    locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    providers = packages_distributions()
+    missing = {
+        name
+        for name in imported
+        if locked.isdisjoint(re.sub(r"[-_.]+", "-", provider).lower() for provider in providers.get(name, ()))
+    }
+    assert missing == elsewhere
 
 
 def _imported(path: Path) -> set[str]:

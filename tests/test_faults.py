@@ -25,7 +25,7 @@ from service.manifest import MANIFEST
 from service.version import publish, write_manifest
 from tests.conftest import CLASSES, VersionFactory
 from tests.pictures import plain
-from tests.running import Service, eventually
+from tests.running import Service, eventually, runs
 
 RENAMED = ("rot", "gruen", "blau", "grau")
 LABELS = {1: dict(zip(CLASSES, CLASSES, strict=True)), 2: dict(zip(CLASSES, RENAMED, strict=True))}
@@ -91,7 +91,9 @@ def test_the_master_of_the_fronts_is_killed_and_nobody_notices(
     (master,), (front,) = named("graft fronts"), named("graft front 0")
     os.kill(master, signal.SIGKILL)
     answered = 0
-    while Path(f"/proc/{front}").exists():
+    end = time.monotonic() + 60
+    while runs(front):
+        assert time.monotonic() < end, service.log()
         try:
             assert service.classify(plain("green")).status == 200
             answered += 1
@@ -213,27 +215,49 @@ def test_a_removed_version_rolls_back_and_a_removed_model_is_unloaded(
 def test_sigterm_answers_what_was_accepted_and_exits_with_zero(
     version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
 ):
-    """Requests that are on their way when SIGTERM comes are answered; then nothing is left of the service."""
+    """Requests that are on their way when SIGTERM comes are answered; then nothing is left of the service.
+
+    The engine is stopped until no front listens any more, so all of them are on their way then.
+    """
     version_factory(tmp_path / "models")
-    service = start_service(tmp_path / "models")
-    images = [plain(colour, size=(1500, 1500)) for colour in COLOURS] * 5
-    started = threading.Barrier(9)
+    service = start_service(tmp_path / "models", engine_timeout_s=120)
+    (engine,) = service.engines()
+    request = ClassifyRequest(images=[Image(data=plain(colour, size=(1500, 1500))) for colour in COLOURS] * 5)
+    with grpc.insecure_channel(service.grpc) as channel:
+        os.kill(engine, signal.SIGSTOP)
+        try:
+            asked = [ImageClassifierStub(channel).Classify.future(request, timeout=60) for _ in range(8)]
+            eventually(lambda: b"graft_requests_in_flight 8.0" in service.get("/metrics").body, "all are accepted")
+            service.process.send_signal(signal.SIGTERM)
+            for front in (service.http.removeprefix("http://"), service.grpc):
+                eventually(lambda front=front: not _listens(front), f"{front} is closed")
+        finally:
+            os.kill(engine, signal.SIGCONT)
+        assert service.process.wait(60) == 0
+    assert [[result.label for result in one.result().results] for one in asked] == [[*COLOURS] * 5] * 8
 
-    def ask() -> list[str]:
-        with grpc.insecure_channel(service.grpc) as channel:
-            stub = ImageClassifierStub(channel)
-            stub.Classify(ClassifyRequest(images=[Image(data=images[0])]), timeout=60)
-            request = ClassifyRequest(images=[Image(data=image) for image in images])
-            call = stub.Classify.future(request, timeout=60)
-            started.wait(60)
-            return [result.label for result in call.result().results]
 
-    with ThreadPoolExecutor(8) as clients:
-        asked = [clients.submit(ask) for _ in range(8)]
-        started.wait(60)
-        eventually(lambda: b"graft_requests_in_flight 8.0" in service.get("/metrics").body, "all are accepted")
-        assert service.terminate() == 0
-        assert all(one.result() == ["red", "green", "blue"] * 5 for one in asked)
+def _listens(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_a_service_that_is_to_end_is_not_ready_for_a_while_before_it_refuses_anybody(
+    version_factory: VersionFactory, start_service: Callable[..., Service], tmp_path: Path
+):
+    """After SIGTERM a load balancer has --drain-delay-s to notice: /readyz says 503, and whoever comes is answered."""
+    version_factory(tmp_path / "models")
+    service = start_service(tmp_path / "models", drain_delay_s=4)
+    service.processes()
+    told = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    eventually(lambda: service.readyz().status == 503, "not ready")
+    assert service.classify(plain("red")).json["results"][0]["label"] == "red"
+    with grpc.insecure_channel(service.grpc) as channel:
+        assert _ask(service, ImageClassifierStub(channel), "blue", over_http=False) == (1, "blue")
+    assert service.process.wait(60) == 0
+    assert time.monotonic() - told > 4
 
 
 def test_sigterm_resets_no_connection(
@@ -274,7 +298,7 @@ def test_fronts_and_engines_survive_their_supervisor_and_the_next_one_relieves_t
 
     _succeed(first, tmp_path / "models")
     end = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in orphans):
+    while any(map(runs, orphans)):
         assert time.monotonic() < end, first.log()
         try:
             assert first.classify(plain("green")).status == 200
@@ -298,18 +322,10 @@ def test_a_supervisor_that_ends_before_it_could_relieve_anybody_leaves_nobody(
     eventually(lambda: first.log().count("HTTP on") > announced, "the next supervisor is at work")
     assert first.classify(plain("green")).json["results"][0]["label"] == "green"
     assert first.terminate() == 0
-    eventually(lambda: not any(_runs(pid) for pid in orphans), "the orphans have ended", 1.0)
+    eventually(lambda: not any(map(runs, orphans)), "the orphans have ended", 1.0)
     _succeed(first, tmp_path / "models")
     first.wait_ready()
     assert first.classify(plain("red")).json["results"][0]["label"] == "red"
-
-
-def _runs(pid: int) -> bool:
-    """Whether there is such a process, and not only its end that nobody has taken note of."""
-    try:
-        return b"\nState:\tZ" not in Path(f"/proc/{pid}/status").read_bytes()
-    except FileNotFoundError:
-        return False
 
 
 def _succeed(killed: Service, models: Path) -> None:

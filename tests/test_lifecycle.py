@@ -20,7 +20,7 @@ from protos.classifier_pb2_grpc import ImageClassifierStub
 from service.version import publish
 from tests.conftest import CLASSES, VersionFactory
 from tests.pictures import plain
-from tests.running import HttpAnswer, Service, eventually
+from tests.running import HttpAnswer, Service, eventually, runs
 
 _ROOT = Path(__file__).resolve().parent.parent
 _COLOURS = ("red", "green", "blue")
@@ -172,7 +172,7 @@ def test_a_supervisor_that_is_killed_in_the_midst_of_a_switch(
     with (first.run_dir / "log").open("ab") as log:
         more = ["--engines", "1", "--engine", "openvino/f32"]
         first.process = subprocess.Popen([*command, *more], cwd=_ROOT, stdout=log, stderr=log)
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), "the orphans have ended")
+    eventually(lambda: not any(map(runs, orphans)), "the orphans have ended")
     first.wait_ready()
     assert first.live() == 2
     assert first.classify(plain("red")).json["results"][0]["label"] == "red-2"

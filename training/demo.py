@@ -73,13 +73,16 @@ def run(folder: Path, http_port: int, grpc_port: int, console: Console) -> int:
 
     _step(console, "Serving")
     with tempfile.TemporaryDirectory(prefix="graft-demo-") as run_dir:
-        _serve(models, unseen, Path(run_dir), http_port, grpc_port, console)
+        _serve(models, unseen, Path(run_dir), (http_port, grpc_port), console)
     return 0
 
 
-def _serve(models: Path, unseen: Path, run_dir: Path, http_port: int, grpc_port: int, console: Console) -> None:
-    """Serves the model and asks it about two new pages; returns when interrupted."""
-    # a run directory of its own: the folder's path may be too long for one
+def _serve(models: Path, unseen: Path, run_dir: Path, ports: tuple[int, int], console: Console) -> None:
+    """Serves the model over HTTP and gRPC, asks it about two new pages, and returns when interrupted.
+
+    The run directory is not in the demo's folder, whose path may be too long for a socket's.
+    """
+    http_port, grpc_port = ports
     serve = ["service", "--models", str(models), "--run-dir", str(run_dir)]
     serve += ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
     console.print(f"$ {shlex.join(['python', '-m', *serve])}", style="bold")

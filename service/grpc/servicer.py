@@ -20,7 +20,7 @@ from protos.classifier_pb2 import (
     Priority,
 )
 from protos.classifier_pb2_grpc import ImageClassifierServicer
-from service import errors
+from service import errors, tensors
 from service.classifier import Classifier
 from service.exchange import note_failure, observe_answer, present
 from service.grpc.models import get_model, list_models
@@ -32,23 +32,8 @@ from service.settings import Settings
 from service.terms import Terms
 
 STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
-    errors.EmptyImage: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.InvalidBase64: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.UnsupportedFormat: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.CorruptImage: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.ImageTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.PoisonImage: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.UnsupportedMedia: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.RequestTimeout: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    errors.NoActivationMap: grpc.StatusCode.FAILED_PRECONDITION,
+    **{kind: grpc.StatusCode[name] for kind, name in tensors.STATUS.items()},
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.InternalError: grpc.StatusCode.INTERNAL,
 }
 """The gRPC status of every error that a client can meet."""
 

@@ -1,4 +1,7 @@
-"""`/openapi.json` and `/docs`: the description of the interface, made once, when the front starts."""
+"""`/openapi.json` and `/docs`: the description of the interface, made once, when the front starts.
+
+The examples of /docs name the address that it was asked for at.
+"""
 
 import json
 import re
@@ -6,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 
-from service.http.openapi.parts import Json
+from service.http.openapi.parts import URL, Json
 from service.http.page import protect
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -32,7 +35,9 @@ def add_documentation(app: Flask, document: Json) -> None:
 
     @app.get("/docs")
     def docs() -> Response:
-        return protect(Response(html, content_type="text/html; charset=utf-8"))
+        # a host that cannot be one is empty
+        here = html.replace(URL, escape(request.host_url.rstrip("/"))) if request.host else html
+        return protect(Response(here, content_type="text/html; charset=utf-8"))
 
 
 def render(document: Json) -> str:

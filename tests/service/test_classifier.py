@@ -532,24 +532,23 @@ def test_an_image_that_hangs_engines_is_poison_when_nobody_waited_for_it(run) ->
     """Every client gives up before the engine that hangs is killed; the third meets no engine."""
 
     async def scenario(bench: _Bench) -> None:
-        for attempt in range(2):
-            together, alone = bench.engine(), bench.engine()
-            await bench.serve({1: [together]})
+        for suspected in (False, True):
+            first, second = bench.engine(), bench.engine()
+            await bench.serve({1: [first]})
             call = bench.submit(b"bad")
-            await _until(lambda engine=together: engine.jobs, "sent")
-            (number,) = together.jobs
-            solo = bool(together.jobs[number].flags & SOLO)
-            assert solo == bool(attempt)  # from the first death on it is a suspect
-            if not solo:
-                bench.route({1: [alone]})
-                together.die()
-                await _until(lambda engine=alone: engine.jobs, "sent alone")
-                together = alone
-            together.announce(number)
-            await _until(lambda engine=together: _running(bench, engine, number), "announced")
+            await _until(lambda engine=first: engine.jobs, "sent")
+            ((number, job),) = first.jobs.items()
+            assert bool(job.flags & SOLO) == suspected
+            last = first if suspected else second
+            if last is second:
+                bench.route({1: [second]})
+                first.die()
+                await _until(lambda engine=second: engine.jobs, "sent alone")
+            last.announce(number)
+            await _until(lambda engine=last, number=number: _running(bench, engine, number), "announced")
             call.cancel()
             bench.route({1: []})
-            together.die()
+            last.die()
             await _until(lambda: not bench.classifier._fleet._links, "lost")
         await bench.begin()
         bench.submit(b"bad")

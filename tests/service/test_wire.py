@@ -38,7 +38,7 @@ def test_frames_arrive_byte_by_byte(frames: list[tuple[Kind, int, bytes]]) -> No
     st.sampled_from([0, PIXELS_SHA256, SOLO, PIXELS_SHA256 | SOLO]),
     st.binary(max_size=100),
 )
-def test_a_job_is_read_as_it_was_written(
+def test_a_job_is_read_as_it_was_written(  # noqa: PLR0917 - as many as the frame has fields
     number: int, sent: float, deadline: float, top_k: int, flags: int, image: bytes
 ) -> None:
     """The header with the image sent behind it is one CLASSIFY frame that holds exactly what was asked."""

@@ -19,7 +19,7 @@ from service.manifest import MANIFEST
 from service.offline import OfflineClassifier
 from service.published import list_versions
 from service.version import read_version, verify_files
-from tests.running import eventually, is_running
+from tests.running import eventually, runs
 from tests.training.test_scalars import read_events
 from training import evaluation, train
 from training.__main__ import main
@@ -288,18 +288,18 @@ with OfflineClassifier(Path(sys.argv[1])) as classifier:
 
 
 def test_engines_end_with_a_trainer_that_is_killed(published: Path):
-    """kill -9 of the trainer alone, as the kernel does when memory runs out, while its engines answer test images."""
+    """SIGKILL for the trainer alone, as the kernel does when memory runs out, while its engines answer test images."""
     root = Path(__file__).resolve().parents[2]
     running = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(published)], cwd=root, stdout=subprocess.PIPE, text=True
     )
     engines = [int(pid) for pid in running.stdout.readline().split()]
     assert engines
-    assert all(map(is_running, engines))
+    assert all(map(runs, engines))
     running.kill()
     running.wait()
     running.stdout.close()
-    eventually(lambda: not any(map(is_running, engines)), "the end of the engines")
+    eventually(lambda: not any(map(runs, engines)), "the end of the engines")
 
 
 def test_bad_input_is_one_line(photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

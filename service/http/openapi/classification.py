@@ -15,6 +15,7 @@ from service.http.openapi.parts import (
     problems,
     reference,
     retry_header,
+    with_photo,
 )
 from service.request import MAX_TOP_K
 from service.settings import Settings
@@ -160,8 +161,7 @@ def _classify(statuses: Statuses, settings: Settings) -> Json:
         "What is on images",
         f"curl --data-binary @photo.jpg '{URL}/classify?top_k=3'\n"
         f"curl -F file=@a.jpg -F file=@b.jpg '{URL}/classify?model=pets'\n"
-        f"""curl -H 'Content-Type: application/json' -d '{{"images": [{{"b64": "'$(base64 -w0 photo.jpg)'"}}]}}' """
-        f"{URL}/classify",
+        + with_photo('{"images": [{"b64": "', '"}]}', f"{URL}/classify"),
         responses,
         description=f"JPEG, PNG, WebP, GIF, BMP or TIFF; at most {settings.max_images} images of "
         f"{settings.max_image_bytes} bytes each and {settings.max_body_bytes} bytes in all.",

@@ -13,7 +13,17 @@ from service.errors import (
     UnsupportedMedia,
 )
 from service.http.foreign import HTTP_STATUS
-from service.http.openapi.parts import TERMS, URL, Json, answer, foreign_errors, operation, parameter, reference
+from service.http.openapi.parts import (
+    TERMS,
+    URL,
+    Json,
+    answer,
+    foreign_errors,
+    operation,
+    parameter,
+    reference,
+    with_photo,
+)
 from service.tensors import STATUS
 
 _NAME: Final = parameter("name", "The model.", {"type": "string"}, "pets", where="path")
@@ -54,18 +64,18 @@ def tensorflow_serving_paths() -> Json:
                     {"200": answer("As TensorFlow Serving says it.", reference(schema))} | _errors(reads=False),
                 )
             }
-        for method, summary, body, curl in (
+        for method, summary, body, before, after in (
             ("predict", "Scores of images", "Predict",
-             """-d '{"signature_name": "serving_bytes", "instances": [{"b64": "'$(base64 -w0 photo.jpg)'"}]}'"""),
+             '{"signature_name": "serving_bytes", "instances": [{"b64": "', '"}]}'),
             ("classify", "Labels and scores of image files", "ClassifyExamples",
-             """-d '{"examples": [{"image/encoded": {"b64": "'$(base64 -w0 photo.jpg)'"}}]}'"""),
+             '{"examples": [{"image/encoded": {"b64": "', '"}}]}'),
         ):  # fmt: skip
             found[f"{path}:{method}"] = both | {
                 "post": operation(
                     "TensorFlow Serving",
                     method + "Model" + suffix,
                     summary,
-                    f"curl {curl} {URL}{example}:{method}",
+                    with_photo(before, after, f"{URL}{example}:{method}"),
                     {"200": answer("By rows or by columns, as asked.", reference(body + "Answer"))}
                     | _errors(reads=True),
                     parameters=[*TERMS],
@@ -102,8 +112,11 @@ def open_inference_paths() -> Json:
                 "Open Inference Protocol",
                 "infer" + suffix,
                 "Scores and labels of images",
-                """curl -d '{"inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [1], """
-                f""""data": ["'$(base64 -w0 photo.jpg)'"]}}]}}' {URL}{example}/infer""",
+                with_photo(
+                    '{"inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": ["',
+                    '"]}]}',
+                    f"{URL}{example}/infer",
+                ),
                 {"200": _inferred()} | _errors(reads=True),
                 description="With the binary tensor data extension and the classification extension.",
                 parameters=[

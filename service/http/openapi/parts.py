@@ -12,7 +12,7 @@ Statuses = Mapping[type[GraftError], HTTPStatus]
 """The status of every error that a client can meet."""
 
 URL: Final = "http://localhost:8501"
-"""Of the examples."""
+"""Of the examples; /docs shows its own address instead."""
 
 RETRY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses that say when to try again."""
@@ -40,7 +40,8 @@ TERMS: Final[list[Json]] = [
     {
         "name": "X-Request-Id",
         "in": "header",
-        "description": "A name for the request. It travels with it to the engine, whose log lines have it.",
+        "description": "A name for the request. Comes back in the answer and stands in the fronts' log lines; "
+        "it also decides whether the canary answers, where neither version nor label is given.",
         "schema": {"type": "string"},
     },
 ]
@@ -93,6 +94,12 @@ def operation(tag: str, name: str, summary: str, curl: str, responses: Json, **m
         "responses": responses,
         "x-codeSamples": [{"lang": "Shell", "label": "curl", "source": curl}],
     }
+
+
+def with_photo(before: str, after: str, address: str) -> str:
+    """A command line that sends a photo in base64 inside JSON; as an argument it could have 128 KiB at most."""
+    json = f"{{ printf '{before}'; base64 < photo.jpg; printf '{after}'; }}"  # curl takes the line ends out
+    return f"{json} | curl -H 'Content-Type: application/json' -d @- {address}"
 
 
 def problem_responses(statuses: Statuses) -> Json:

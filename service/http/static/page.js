@@ -3,10 +3,16 @@
 
 const AT_ONCE = 4;
 const RETRIES = 5;
+const SPOKEN = 10; // of more images at once a screen reader hears the count alone
+const SEEKING = "Looking for what spoke for the label ...";
 const byId = (id) => document.getElementById(id);
 const base = new URL(".", location.href);
 let models = {};
 let grpcPort = 8500;
+let known = "";
+let trouble = "";
+let idle = "";
+const mapless = new Set();
 let shown = [];
 let waiting = [];
 let running = 0;
@@ -19,6 +25,11 @@ const element = (tag, className, text) => {
   return made;
 };
 
+// What is read aloud, or may be selected, is left alone where nothing is new.
+const write = (id, text) => {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+};
+
 // ---- which model, which version
 
 async function readModels() {
@@ -26,14 +37,16 @@ async function readModels() {
     const state = await (await fetch(new URL("readyz", base))).json();
     models = state.models || {};
     grpcPort = state.grpc_port || grpcPort;
-    if (!Object.keys(models).length) say("No model is loaded yet. The page looks again every few seconds.", true);
-    else if (byId("status").classList.contains("bad")) say("");
+    trouble = Object.keys(models).length ? "" : "No model is loaded yet. The page looks again every few seconds.";
   } catch {
-    say("The service cannot be reached.", true);
-    return;
+    trouble = "The service cannot be reached.";
   }
-  const names = Object.keys(models);
-  fill(byId("model"), names.map((name) => [name, name]));
+  tell();
+  const found = JSON.stringify([models, grpcPort]);
+  if (found === known) return;
+  known = found;
+  mapless.clear();
+  fill(byId("model"), Object.keys(models).map((name) => [name, name]));
   showVersions();
 }
 
@@ -72,23 +85,21 @@ function fill(select, options) {
   if (options.some(([value]) => value === before)) select.value = before;
 }
 
-function query() {
+const choice = () => `${byId("model").value} ${byId("version").value}`;
+
+function query(withMap = byId("map").checked) {
   const asked = new URLSearchParams();
   if (Object.keys(models).length > 1) asked.set("model", byId("model").value);
   const [kind, value] = byId("version").value.split("=");
   if (value) asked.set(kind, value);
-  if (topK() !== 5) asked.set("top_k", topK());
-  if (byId("map").checked) asked.set("activation_map", "1");
+  // What is out of bounds goes out as it is: the service says so.
+  const labels = byId("top_k").valueAsNumber;
+  if (!Number.isNaN(labels) && labels !== 5) asked.set("top_k", labels);
+  if (withMap) asked.set("activation_map", "1");
   return asked;
 }
 
-const topK = () => Math.min(100, Math.max(1, Math.trunc(Number(byId("top_k").value)) || 5));
-
-function url(withMap = true) {
-  const asked = query();
-  if (!withMap) asked.delete("activation_map");
-  return new URL(`${asked}` ? `classify?${asked}` : "classify", base);
-}
+const url = (asked) => new URL(`${asked}` ? `classify?${asked}` : "classify", base);
 
 // ---- images in
 
@@ -96,29 +107,54 @@ function add(files) {
   const images = [...files];
   if (!images.length) return;
   for (const file of images) {
-    const one = { file, card: element("article") };
-    one.card.setAttribute("aria-busy", "true");
-    draw(one);
+    const one = { file, card: element("article"), figure: element("figure"), spoken: images.length <= SPOKEN };
+    one.source = URL.createObjectURL(file);
+    one.picture = element("img");
+    one.picture.src = one.source;
+    one.picture.addEventListener("error", () => one.figure.replaceChildren());
+    one.around = element("div", "shown");
+    one.figure.append(one.around);
+    one.card.tabIndex = -1;
     shown.push(one);
-    waiting.push(one);
+    ask(one);
   }
-  byId("results").prepend(...images.map((_, at) => shown[shown.length - images.length + at].card));
+  byId("results").prepend(...shown.slice(-images.length).map((one) => one.card));
   byId("clear").hidden = false;
   byId("code").hidden = false;
   showCode();
   work();
 }
 
+// Who waits already, or is being asked about, does so once.
+function ask(one) {
+  if (one.doing) return;
+  waiting.push(one);
+  show(one, one.answer ? SEEKING : "Classifying ...");
+}
+
+function show(one, doing) {
+  one.doing = doing;
+  one.card.setAttribute("aria-busy", Boolean(doing));
+  draw(one);
+}
+
+const lacksMap = ({ answer, sought }) => byId("map").checked && answer && answer.label && !answer.activation_map && !sought;
+
 function work() {
   while (running < AT_ONCE && waiting.length) {
     const one = waiting.shift();
+    if (one.answer && !lacksMap(one)) {
+      show(one, "");
+      continue;
+    }
     running += 1;
     classify(one).finally(() => {
       running -= 1;
-      one.card.removeAttribute("aria-busy");
-      draw(one);
-      announce(one);
-      tell();
+      if (shown.includes(one)) {
+        show(one, "");
+        // Asked for after this request had gone.
+        if (lacksMap(one)) ask(one);
+      }
       work();
     });
   }
@@ -127,41 +163,60 @@ function work() {
 
 async function classify(one) {
   const started = performance.now();
-  let withMap = true;
+  const { result, served, note } = await send(one);
+  const before = one.answer;
+  // Without its map an answer is as good as it was.
+  if (before && result.error) one.note = `What spoke for the label did not come: ${result.error.detail}`;
+  else Object.assign(one, { answer: result, served, note, milliseconds: performance.now() - started });
+  if (!before && one.spoken && shown.includes(one)) announce(one);
+}
+
+async function send(one) {
+  const asked = query();
+  const chosen = choice();
+  const failed = (code, detail) => ({ result: { error: { code, detail } } });
+  one.sought = asked.has("activation_map");
+  let note = "";
   for (let attempt = 0; ; attempt += 1) {
+    let response;
     try {
-      const response = await fetch(url(withMap), { method: "POST", body: one.file, headers: { "Content-Type": one.file.type || "application/octet-stream" } });
-      if ((response.status === 429 || response.status === 503) && attempt < RETRIES) {
-        await new Promise((done) => setTimeout(done, 1000 * (Number(response.headers.get("Retry-After")) || 1)));
-        continue;
-      }
-      const answer = await response.json();
-      const code = answer.results ? (answer.results[0].error || {}).code : answer.code;
-      if (code === "NO_ACTIVATION_MAP" && withMap) {
-        withMap = false;
-        continue;
-      }
-      one.note = withMap ? "" : "This version cannot show what spoke for the label.";
-      one.answer = answer.results ? answer.results[0] : { error: { code: answer.code, detail: answer.detail } };
-      one.served = answer.results ? `${answer.model} ${answer.version}` : "";
+      response = await fetch(url(asked), { method: "POST", body: one.file, headers: { "Content-Type": one.file.type || "application/octet-stream" } });
     } catch {
-      one.answer = { error: { code: "NO_ANSWER", detail: "The service did not answer." } };
+      const readable = await one.file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+      if (!readable) return failed("UNREADABLE", "This is a folder or cannot be read.");
+      return failed("NO_ANSWER", "The service did not answer.");
     }
-    one.milliseconds = performance.now() - started;
-    return;
+    if ((response.status === 429 || response.status === 503) && attempt < RETRIES && shown.includes(one)) {
+      show(one, "Busy, trying again ...");
+      await new Promise((done) => setTimeout(done, 1000 * (Number(response.headers.get("Retry-After")) || 1)));
+      continue;
+    }
+    const answer = await response.json().catch(() => null);
+    const result = answer && answer.results ? answer.results[0] : answer && answer.code && { error: answer };
+    if (!result) return failed(`HTTP ${response.status}`, "What came back is no answer of Graft's.");
+    if (result.error && result.error.code === "NO_ACTIVATION_MAP" && asked.has("activation_map")) {
+      asked.delete("activation_map");
+      mapless.add(chosen);
+      showCode();
+      note = "This version cannot show what spoke for the label.";
+      continue;
+    }
+    return { result, served: `${answer.model} ${answer.version}`, note };
   }
 }
 
 function tell() {
   const left = shown.filter((one) => !one.answer).length;
   const failed = shown.filter((one) => one.answer && one.answer.error).length;
-  const bad = failed ? `, ${failed} of them failed` : "";
-  if (shown.length) say(left ? `${shown.length - left} of ${shown.length} classified${bad}` : `${shown.length} classified${bad}`);
-}
-
-function say(text, bad = false) {
-  byId("status").textContent = text;
-  byId("status").classList.toggle("bad", bad);
+  const images = shown.length === 1 ? "1 image" : `${shown.length} images`;
+  // Beside the live region: 50 images are no reason to speak 50 times.
+  write("progress", left && left < shown.length ? `${shown.length - left} done` : "");
+  byId("status").classList.toggle("bad", Boolean(trouble));
+  if (trouble) write("status", trouble);
+  else if (!shown.length) write("status", idle);
+  else if (left) write("status", `Classifying ${images} ...`);
+  else if (shown.some((one) => one.doing)) write("status", SEEKING);
+  else write("status", `${shown.length} classified${failed ? `, ${failed} of them failed` : ""}`);
 }
 
 // For who does not see the cards: each answer once, as it comes.
@@ -175,26 +230,28 @@ const percent = (score) => `${(100 * score).toFixed(1)} %`;
 // ---- what came back
 
 function draw(one) {
-  const figure = element("figure");
-  const around = element("div", "shown");
-  const picture = element("img");
-  one.source ||= URL.createObjectURL(one.file);
-  picture.src = one.source;
-  picture.alt = one.answer && one.answer.label ? `${one.file.name}: ${one.answer.label}` : one.file.name;
-  picture.addEventListener("error", () => figure.remove());
-  around.append(picture);
-  figure.append(around);
+  const { answer, picture, around } = one;
+  picture.alt = answer && answer.label ? `${one.file.name}: ${answer.label}` : one.file.name;
+  around.replaceChildren(picture);
   const text = element("div", "text");
-  one.card.replaceChildren(figure, text);
-  const answer = one.answer;
+  one.card.replaceChildren(one.figure, text);
   if (!answer) {
-    text.append(element("h2", "", "Classifying ..."), element("p", "file", one.file.name));
+    text.append(element("h2", "", one.doing), element("p", "file", one.file.name));
     return;
   }
   if (answer.error) {
     const error = element("p", "error");
     error.append(element("strong", "", answer.error.code), ` ${answer.error.detail}`);
-    text.append(element("h2", "", "No answer"), element("p", "file", one.file.name), error);
+    const again = element("button", "second", "Try again");
+    again.type = "button";
+    again.setAttribute("aria-label", `Try again: ${one.file.name}`);
+    again.addEventListener("click", () => {
+      one.answer = undefined;
+      ask(one);
+      one.card.focus(); // the button is gone
+      work();
+    });
+    text.append(element("h2", "", "No answer"), element("p", "file", one.file.name), error, again);
     return;
   }
   const title = element("h2", "", answer.unknown ? "" : answer.label);
@@ -202,7 +259,7 @@ function draw(one) {
   text.append(title, element("p", "file", one.file.name), bars(answer));
   const timing = answer.timing_ms;
   const parts = ["queue", "decode", "inference"].map((part) => `${part} ${timing[part].toFixed(1)} ms`).join(", ");
-  if (one.note) text.append(element("p", "timing", one.note));
+  if (one.doing || one.note) text.append(element("p", "timing", one.doing || one.note));
   text.append(element("p", "timing", `${one.served} · ${parts} · ${one.milliseconds.toFixed(0)} ms in all`));
   if (answer.activation_map) overlay(around, picture, answer);
 }
@@ -248,25 +305,33 @@ function overlay(around, picture, answer) {
     small.style.width = `${(100 * region.width) / width}%`;
     small.style.height = `${(100 * region.height) / height}%`;
   };
-  picture.addEventListener("load", place);
+  picture.addEventListener("load", place, { once: true });
   place();
   around.append(small);
 }
 
 // ---- the same request from a program
 
+// As the page asks in the end: without a map that the version has refused.
+const program = () => query(byId("map").checked && !mapless.has(choice()));
+
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const snippets = {
-  curl: (file) => `curl --data-binary @${quote(file)} -H ${quote("Content-Type: application/octet-stream")} ${quote(url().href)}`,
+  curl: (file) => `curl --data-binary @${quote(file)} -H ${quote("Content-Type: application/octet-stream")} ${quote(url(program()).href)}`,
   Python: (file) => `import requests
 
 with open(${JSON.stringify(file)}, "rb") as image:
-    answer = requests.post(${JSON.stringify(url().href)}, data=image)
+    answer = requests.post(${JSON.stringify(url(program()).href)}, data=image)
+if not answer.ok:
+    raise SystemExit(f"HTTP {answer.status_code}: {answer.text}")
 for result in answer.json()["results"]:
-    print(result["label"], result["score"])`,
+    if "error" in result:
+        print(result["error"]["code"], result["error"]["detail"])
+    else:
+        print(result["label"], result["score"])`,
   gRPC: (file) => {
-    const asked = query();
+    const asked = program();
     const fields = [`images=[Image(data=open(${JSON.stringify(file)}, "rb").read())]`];
     for (const name of ["model", "label"]) if (asked.has(name)) fields.push(`${name}=${JSON.stringify(asked.get(name))}`);
     for (const name of ["version", "top_k"]) if (asked.has(name)) fields.push(`${name}=${asked.get(name)}`);
@@ -277,13 +342,16 @@ from protos.classifier_pb2_grpc import ImageClassifierStub
 
 stub = ImageClassifierStub(grpc.insecure_channel(${JSON.stringify(`${location.hostname}:${grpcPort}`)}))
 answer = stub.Classify(ClassifyRequest(${fields.join(", ")}))
-print(answer.results[0].label, answer.results[0].score)`;
+result = answer.results[0]
+print(result.error.detail if result.HasField("error") else f"{result.label} {result.score}")`;
   },
 };
 
 function showCode() {
   const last = shown[shown.length - 1];
-  byId("text").textContent = snippets[language](last ? last.file.name : "photo.jpg");
+  const text = snippets[language](last ? last.file.name : "photo.jpg");
+  if (byId("text").textContent !== text) write("copied", "");
+  write("text", text);
 }
 
 function choose(name) {
@@ -345,30 +413,42 @@ byId("clear").addEventListener("click", () => {
   byId("results").replaceChildren();
   byId("heard").replaceChildren();
   byId("clear").hidden = true;
-  say("");
+  byId("files").focus(); // the button is gone
+  idle = "Cleared";
+  tell();
   showCode();
 });
 byId("options").addEventListener("submit", (event) => event.preventDefault());
 byId("model").addEventListener("change", showVersions);
 byId("version").addEventListener("change", showReport);
-byId("top_k").addEventListener("change", showCode);
-byId("map").addEventListener("change", () => {
+byId("top_k").addEventListener("change", () => {
+  byId("top_k").reportValidity();
   showCode();
-  if (!byId("map").checked) return;
-  // Pictures that are there already get their map, too.
-  const without = shown.filter((one) => one.answer && one.answer.label && !one.answer.activation_map);
-  waiting.push(...without);
+});
+byId("map").addEventListener("change", () => {
+  mapless.clear();
+  for (const one of shown) {
+    one.sought = false;
+    if (one.note) {
+      one.note = "";
+      draw(one);
+    }
+    // Pictures that are there already get their map, too.
+    if (lacksMap(one)) ask(one);
+  }
+  showCode();
   work();
 });
 byId("copy").addEventListener("click", async () => {
-  if (navigator.clipboard) await navigator.clipboard.writeText(byId("text").textContent);
-  else {
-    // Browsers have no clipboard for pages of plain HTTP from another host.
+  let copied = true;
+  try {
+    await navigator.clipboard.writeText(byId("text").textContent);
+  } catch {
+    // Browsers have no clipboard for pages of plain HTTP from another host, and may refuse it to any page.
     getSelection().selectAllChildren(byId("text"));
-    document.execCommand("copy");
+    copied = document.execCommand("copy");
   }
-  byId("copy").textContent = "Copied";
-  setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
+  write("copied", copied ? "Copied" : "The browser did not copy it. The text is selected.");
 });
 
 makeTabs();

@@ -160,7 +160,7 @@ def test_a_service_that_is_restarted_costs_no_row(
     version_factory(folder / "models")
     first = start_service(folder / "models")
     port = first.grpc.rpartition(":")[2]
-    run = _start(folder, "--grpc", first.grpc)
+    run = _start(folder, "--grpc", first.grpc, "--requests", 1)
     eventually(lambda: _rows_written(folder) > 50, "rows")
     assert first.terminate() == 0
     assert _rows_written(folder) < 1200, "the run was over before the service ended"

@@ -1,11 +1,16 @@
 """The description of the HTTP interface has everything that the interface has, and is what the service does."""
 
 import ast
+import html
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from werkzeug.routing import Rule
 
 from service.errors import BY_CODE, Unauthenticated
@@ -164,8 +169,35 @@ def test_the_page_shows_everything_and_loads_nothing_from_elsewhere(service):
     assert set(re.findall(r'(?:href|src)="([^"#]+)', text)) == {"data:,", "page.css", "docs.css", ".", "openapi.json"}
     for path, item in service.get("/openapi.json").json["paths"].items():
         for method in item.keys() & _METHODS:
-            assert f'<details id="{item[method]["operationId"]}"' in text, path
+            assert f'<div id="{item[method]["operationId"]}"' in text, path
             assert "curl " in item[method]["x-codeSamples"][0]["source"]
     targets = set(re.findall(r'href="#([^"]+)"', text))
     assert targets <= set(re.findall(r'id="([^"]+)"', text))
     assert 'href="docs"' in service.get("/").body.decode()
+
+
+def test_the_examples_name_the_address_that_was_asked(service):
+    """Scheme, host and port of the request, as text; nothing else of it reaches the page."""
+    assert f"curl {service.http}/healthz" in service.get("/docs").body.decode()
+    elsewhere = service.request("GET", "/docs", headers={"Host": "photos.example"}).body.decode()
+    assert "curl http://photos.example/healthz" in elsewhere
+    assert "localhost" not in elsewhere
+    nowhere = service.request("GET", "/docs", headers={"Host": "<script>"}).body.decode()
+    assert "curl http://localhost:8501/healthz" in nowhere
+    assert "<script" not in nowhere
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_examples_with_base64_take_a_large_photo(service, tmp_path):
+    """Each of them, run as it stands on the page: a photo that is too large for an argument of a command."""
+    noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.jpg", quality=95)
+    assert (tmp_path / "photo.jpg").stat().st_size > 200_000
+    page = service.get("/docs").body.decode()
+    lines = [line for line in html.unescape(re.sub(r"<[^>]+>", "\n", page)).splitlines() if "base64 <" in line]
+    assert len(lines) == 9
+    for line in lines:
+        command = [shutil.which("bash") or "bash", "-c", line.replace("| curl", "| curl -sSf")]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, line + ran.stderr + ran.stdout
+        assert re.search(r"results|predictions|outputs", ran.stdout), line

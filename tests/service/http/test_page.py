@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect, sync_playwright
 
+from service.request import MAX_TOP_K
 from tests.pictures import COLOURS, encode, plain
 from tests.running import Service
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _BROWSER = os.environ.get("GRAFT_TEST_BROWSER") or next(filter(None, map(shutil.which, _BROWSERS)), None)
+_MAPS = "Show what spoke for the label"
+expect.set_options(timeout=60_000)
 needs_browser = pytest.mark.skipif(_BROWSER is None, reason=f"needs one of {', '.join(_BROWSERS)}")
 
 
@@ -117,7 +120,7 @@ def test_the_overlay_lies_where_the_model_looked(mapped_page: Page):
     _give(mapped_page, ["corner.png"], [encode(picture, "PNG")])
     expect(mapped_page.locator("article h2")).to_have_text("red")
     expect(mapped_page.locator("canvas")).to_have_count(0)
-    mapped_page.get_by_label("Show what spoke for the label").check()
+    mapped_page.get_by_label(_MAPS).check()
     overlay = mapped_page.get_by_role("img", name="Red where the picture spoke most for red")
     expect(overlay).to_be_visible()
     around, inside = mapped_page.locator("article img").bounding_box(), overlay.bounding_box()
@@ -137,10 +140,188 @@ def test_the_overlay_lies_where_the_model_looked(mapped_page: Page):
 @needs_browser
 def test_without_maps_there_are_labels_all_the_same(page: Page):
     """A version that has none: the answer stays, and says so."""
-    page.get_by_label("Show what spoke for the label").check()
+    page.get_by_label(_MAPS).check()
     _give(page, ["red.png"], [plain("red")])
     expect(page.locator("article h2")).to_have_text("red")
     expect(page.locator("article")).to_contain_text("This version cannot show what spoke for the label.")
+
+
+@needs_browser
+def test_snippets_ask_as_the_page_did_in_the_end(page: Page):
+    """A version that has refused a map: the snippets do not ask for one."""
+    page.get_by_label(_MAPS).check()
+    expect(page.locator("#text")).to_contain_text("activation_map=1")
+    _give(page, ["red.png"], [plain("red")])
+    expect(page.locator("article")).to_contain_text("This version cannot show")
+    expect(page.locator("#text")).not_to_contain_text("activation_map")
+
+
+@needs_browser
+def test_an_answer_outlives_its_map(mapped_page: Page):
+    """A second request that fails leaves label and scores, says so, and hides nothing when it works the next time."""
+    _give(mapped_page, ["red.png"], [plain("red")])
+    card = mapped_page.locator("article")
+    expect(card.locator("h2")).to_have_text("red")
+    mapped_page.route("**/classify?*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    mapped_page.get_by_label(_MAPS).check()
+    expect(card.locator(".timing").first).to_contain_text("What spoke for the label did not come")
+    expect(card.locator("h2")).to_have_text("red")
+    expect(card.locator("tbody tr")).to_have_count(len(COLOURS))
+    expect(mapped_page.get_by_role("status")).to_have_text("1 classified")
+    mapped_page.unroute("**/classify?*")
+    mapped_page.get_by_label(_MAPS).uncheck()
+    mapped_page.get_by_label(_MAPS).check()
+    expect(card.locator("canvas")).to_be_visible()
+    expect(card).not_to_contain_text("did not come")
+
+
+@needs_browser
+def test_maps_are_asked_for_once_and_hidden_again(mapped_page: Page):
+    """While they come the page says so; who ticks, unticks and ticks again asks no second time, and may hide them."""
+    _give(mapped_page, [f"{at}.png" for at in range(6)], [plain("red")] * 6)
+    expect(mapped_page.get_by_role("status")).to_have_text("6 classified")
+    asked: list[str] = []
+    mapped_page.on("request", lambda request: asked.append(request.url))
+    held: list[Route] = []
+    released: list[bool] = []
+    mapped_page.route("**/classify?*", lambda route: route.continue_() if released else held.append(route))
+    tick = mapped_page.get_by_label(_MAPS)
+    tick.check()
+    expect(mapped_page.get_by_role("status")).to_have_text("Looking for what spoke for the label ...")
+    expect(mapped_page.locator("article[aria-busy=true]")).to_have_count(6)
+    tick.uncheck()
+    tick.check()
+    released.append(True)
+    for route in held:
+        route.continue_()
+    expect(mapped_page.get_by_role("status")).to_have_text("6 classified")
+    expect(mapped_page.locator("canvas:visible")).to_have_count(6)
+    tick.uncheck()
+    expect(mapped_page.locator("canvas:visible")).to_have_count(0)
+    tick.check()
+    expect(mapped_page.locator("canvas:visible")).to_have_count(6)
+    expect(mapped_page.locator("article[aria-busy=true]")).to_have_count(0)
+    assert len([url for url in asked if "activation_map" in url]) == 6
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"status": 502, "body": "<h1>Bad gateway</h1>"}, "HTTP 502"),
+        ({"status": 404, "json": {"message": "not here"}}, "HTTP 404"),
+        ({"status": 400, "json": {"code": "INVALID_REQUEST", "detail": "no"}}, "INVALID_REQUEST no"),
+        (None, "NO_ANSWER The service did not answer."),
+    ],
+)
+def test_a_failure_says_what_it_was_and_can_be_tried_again(page: Page, answer: dict[str, object] | None, said: str):
+    """What a proxy says, what the service says, and nothing at all are told apart; the same card gets its label."""
+    page.route("**/classify", lambda route: route.fulfill(**answer) if answer else route.abort())
+    _give(page, ["red.png"], [plain("red")])
+    expect(page.locator("article .error")).to_contain_text(said)
+    expect(page.get_by_role("status")).to_have_text("1 classified, 1 of them failed")
+    page.unroute("**/classify")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("article h2")).to_have_text("red")
+    expect(page.locator("article")).to_be_focused()
+    expect(page.get_by_role("status")).to_have_text("1 classified")
+
+
+@needs_browser
+def test_a_busy_service_is_asked_again(page: Page):
+    """A card whose image was refused for now says that it will be tried again, and then has its label."""
+    busy = [True]
+    page.route(
+        "**/classify",
+        lambda route: route.fulfill(status=429, headers={"Retry-After": "2"}, json={}) if busy else route.continue_(),
+    )
+    _give(page, ["red.png"], [plain("red")])
+    expect(page.locator("article h2")).to_have_text("Busy, trying again ...")
+    busy.clear()
+    expect(page.locator("article h2")).to_have_text("red")
+
+
+@needs_browser
+def test_a_folder_is_no_image(page: Page, tmp_path: Path):
+    """Dropped among images: its card says what it is, rather than that the service is silent."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "red.png").write_bytes(plain("red"))
+    box = page.locator("#drop").bounding_box()
+    assert box
+    dropped = {"items": [], "files": [str(tmp_path / "photos"), str(tmp_path / "red.png")], "dragOperationsMask": 1}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"x": box["x"] + 5, "y": box["y"] + 5}
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **at, "data": dropped})
+    expect(page.get_by_role("status")).to_have_text("2 classified, 1 of them failed")
+    expect(page.locator(".error")).to_have_text("UNREADABLE This is a folder or cannot be read.")
+
+
+@needs_browser
+def test_looking_for_models_changes_nothing_where_nothing_is_new(page: Page):
+    """The regular look leaves options and snippet as they are; a service that was away is forgotten when it is back."""
+    _give(page, ["red.png"], [plain("red")])
+    expect(page.get_by_role("status")).to_have_text("1 classified")
+    page.evaluate("[...document.querySelectorAll('option')].forEach(one => one.before = true)")
+    before = page.evaluate_handle("byId('text').firstChild")
+    page.evaluate("readModels()")
+    assert page.evaluate("[...document.querySelectorAll('option')].every(one => one.before)")
+    assert page.evaluate("before => before === byId('text').firstChild", before)
+    page.route("**/readyz", lambda route: route.abort())
+    page.evaluate("readModels()")
+    expect(page.get_by_role("status")).to_have_text("The service cannot be reached.")
+    page.unroute("**/readyz")
+    page.evaluate("readModels()")
+    expect(page.get_by_role("status")).to_have_text("1 classified")
+    expect(page.get_by_role("status")).not_to_have_class("bad")
+
+
+@needs_browser
+def test_the_number_of_labels_is_the_services_to_bound(page: Page):
+    """Up to what the service gives; beyond it the browser says so, and what was typed is not changed on the way."""
+    labels = page.get_by_label("Labels shown")
+    expect(labels).to_have_attribute("max", str(MAX_TOP_K))
+    for number, valid in (("0", False), (str(MAX_TOP_K), True), (str(MAX_TOP_K + 1), False)):
+        labels.fill(number)
+        labels.blur()
+        assert labels.evaluate("one => one.checkValidity()") is valid
+        expect(page.locator("#text")).to_contain_text(f"top_k={number}'")
+    _give(page, ["red.png"], [plain("red")])
+    expect(page.locator(".error")).to_contain_text(f"1 to {MAX_TOP_K}, got")
+
+
+@needs_browser
+def test_many_images_are_counted_rather_than_read_aloud(page: Page):
+    """Of a dozen at once the live regions say that it is going on, and at the end how many there are."""
+    page.evaluate(
+        """() => {
+            window.said = [];
+            new MutationObserver(() => said.push(byId("status").textContent))
+                .observe(byId("status"), { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    _give(page, [f"{at}.png" for at in range(12)], [plain("red")] * 12)
+    expect(page.get_by_role("status")).to_have_text("12 classified")
+    assert page.evaluate("said") == ["Classifying 12 images ...", "12 classified"]
+    expect(page.get_by_role("log").locator("p")).to_have_count(0)
+
+
+@needs_browser
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_snippet_that_is_not_copied_says_so(page: Page, copies: bool):
+    """A browser may refuse its clipboard: then the text is selected, and the page says what to do."""
+    page.evaluate(
+        """copies => {
+            navigator.clipboard.writeText = async () => { throw new DOMException("no", "NotAllowedError"); };
+            document.execCommand = () => copies;
+        }""",
+        copies,
+    )
+    _give(page, ["red.png"], [plain("red")])
+    page.locator("summary").click()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.locator("#copied")).to_have_text("Copied" if copies else re.compile("did not copy"))
+    assert page.evaluate("`${getSelection()}`").startswith("curl ")
 
 
 @needs_browser
@@ -186,7 +367,7 @@ def test_options_reach_the_request_and_the_snippets(page: Page, service: Service
 
 @needs_browser
 def test_paste_and_clear(page: Page):
-    """An image from the clipboard is classified; Clear leaves nothing behind."""
+    """An image from the clipboard is classified; Clear leaves nothing behind, says so, and one may go on."""
     page.evaluate(
         """async (numbers) => {
             const data = new DataTransfer();
@@ -198,6 +379,8 @@ def test_paste_and_clear(page: Page):
     expect(page.locator("article h2")).to_have_text("red")
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("article")).to_have_count(0)
+    expect(page.get_by_role("status")).to_have_text("Cleared")
+    expect(page.locator("#files")).to_be_focused()
 
 
 @needs_browser
@@ -221,6 +404,19 @@ def test_the_description_fits_a_phone(browser: Browser, service: Service):
     page.goto(f"{service.http}/docs")
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.close()
+
+
+@needs_browser
+def test_a_link_of_the_index_opens_what_it_leads_to(browser: Browser, service: Service):
+    """Every path of /docs is closed at first, but for one; its link shows it, summary and all."""
+    page = browser.new_page(viewport={"width": 800, "height": 600})
+    page.goto(f"{service.http}/docs")
+    metrics = page.locator("details", has=page.locator("#metrics"))
+    expect(metrics).not_to_have_attribute("open", "")
+    page.locator("nav a[href='#metrics']").click()
+    expect(metrics).to_have_attribute("open", "")
+    expect(metrics.locator("summary")).to_be_in_viewport()
     page.close()
 
 
