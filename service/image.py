@@ -8,6 +8,8 @@ white), resize, EXIF orientation. Scaling to floats, mean and channel order are 
 
 import io
 import re
+import struct
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Final
@@ -45,6 +47,20 @@ _RESAMPLE: Final = {
     "box": Image.Resampling.BOX,
 }
 _RESIZE: Final = ("squash", "crop")
+_MOST_READS: Final = 200_000
+"""Of Pillow in one header, 2 to 5 for each segment, chunk or block, at up to 1 us; an ordinary photo takes 50."""
+_MOST_COSTLY: Final = 16
+"""Exif segments, to each of which Pillow copies those before it, or colour profiles, each of which it unpacks."""
+_MOST_STRIPS: Final = 1 << 19
+"""Or tiles, of one TIFF file; Pillow takes about 4 us for each. A picture has no more than rows, of each band."""
+_STRIPS: Final = (273, 324)
+"""The tags of where strips and tiles begin."""
+_TIFF: Final = (b"II*\0", b"II\0*", b"MM\0*", b"MM*\0", b"MM\0+", b"II+\0")
+"""How Pillow's TIFF files start, two of them against the standard."""
+_BIG_TIFF: Final = b"+"
+_MOST_MARKERS: Final = 100_000
+_MOST_RLE_PIXELS: Final = 16_000_000
+"""Of a BMP with run lengths, which Pillow decodes in Python: a second for 10 million, out of a file of any size."""
 _MOST_SCANS: Final = 100
 """Of one JPEG file; a progressive one as encoders write it has about ten."""
 _START_OF_SCAN: Final = b"\xff\xda"
@@ -53,6 +69,9 @@ _ALONE: Final = (0xD8, _END_OF_IMAGE)
 """Markers without a segment behind them."""
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """Neither a byte of the data between markers, nor a restart within it, nor what stands for nothing."""
+_CHUNK_HEAD: Final = 8
+"""Bytes of the length and the name of a PNG's chunk."""
+_read = io.BytesIO.read
 _EXIF_ORIENTATION: Final = 0x0112
 _FIRST_LYING: Final = 5
 """Orientations from here to 8 exchange width and height."""
@@ -159,9 +178,36 @@ def seen_region(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> R
     return Region(left, top, right - left, bottom - top)
 
 
+class _File(io.BytesIO):
+    """A file that Pillow cannot be held up with: it goes through headers in Python, as long as there is another part.
+
+    Counting what it reads, instead of walking through the file before it does, leaves nothing that one of two parsers
+    sees and the other does not.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reads_left = _MOST_READS
+        self._costly_left = _MOST_COSTLY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise CorruptImage("the file is in far more segments, chunks or blocks than an image has")
+        piece = _read(self, size)
+        if len(piece) >= _CHUNK_HEAD and (piece[:6] == b"Exif\0\0" or piece[4:8] == b"iCCP"):
+            self._costly_left -= 1
+            if self._costly_left < 0:
+                raise CorruptImage(f"expected at most {_MOST_COSTLY} Exif segments or colour profiles, got more")
+        return piece
+
+
 def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if data.startswith(_TIFF) and (strips := _strips(data)) > _MOST_STRIPS:
+        raise CorruptImage(f"expected a TIFF file of at most {_MOST_STRIPS} strips or tiles, got {strips}")
+    file = _File(data)
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
         name = next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
         if name:
@@ -174,10 +220,29 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise CorruptImage(f"the image claims {width} x {height} pixels")
     if width * height > max_pixels:
         raise ImageTooLarge(f"expected at most {max_pixels} pixels, got {width} x {height} = {width * height}")
+    if width * height > _MOST_RLE_PIXELS and picture.format == "BMP" and picture.tile[0][0] == "bmp_rle":
+        raise ImageTooLarge(f"expected at most {_MOST_RLE_PIXELS} pixels of a compressed BMP, got {width} x {height}")
+    if picture.format != "PNG":  # whose chunks go on behind the pixels; of others only these are still to be read
+        file.reads_left = sys.maxsize
     # each may go over all of the pixels in a few bytes, so a small file could take minutes
     if data.count(_START_OF_SCAN) > _MOST_SCANS and picture.format in {"JPEG", "MPO"} and _scans(data) > _MOST_SCANS:
         raise CorruptImage(f"expected a JPEG file of at most {_MOST_SCANS} scans, got more")
     return picture
+
+
+def _strips(data: bytes) -> int:
+    """How many strips or tiles the first picture of a TIFF file has; 0 where it does not say, or is too short."""
+    order, big = "<" if data[:1] == b"I" else ">", data[2:3] == _BIG_TIFF
+    entry = struct.Struct(order + ("HHQ8x" if big else "HHL4x"))
+    try:
+        (at,) = struct.unpack_from(order + ("Q" if big else "L"), data, 8 if big else 4)
+        (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    except (struct.error, OverflowError):
+        return 0
+    at += 8 if big else 2
+    there = min(entries, _MOST_READS, (len(data) - at) // entry.size)
+    found = entry.iter_unpack(data[at : at + there * entry.size])
+    return max((count for tag, _, count in found if tag in _STRIPS and count < len(data)), default=0)
 
 
 def _scans(data: bytes) -> int:
@@ -185,9 +250,15 @@ def _scans(data: bytes) -> int:
 
     What its segments hold, such as a thumbnail, does not count. An end without a scan before it is none: decoders go on
     behind tables that stand alone.
+
+    Raises:
+        CorruptImage: there are far more markers than an image has.
     """
-    at = scans = 0
+    at = scans = markers = 0
     while scans <= _MOST_SCANS and (marker := _MARKER.search(data, at)):
+        markers += 1
+        if markers > _MOST_MARKERS:
+            raise CorruptImage(f"expected a JPEG file of at most {_MOST_MARKERS} markers, got more")
         at, kind = marker.end(), data[marker.end() - 1]
         if kind == _END_OF_IMAGE and scans:
             break

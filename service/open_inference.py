@@ -226,10 +226,11 @@ class OpenInference:
     def _files(self, tensor: _Tensor, raw: bytes | None, model: str) -> Sequence[bytes]:
         _check_datatype(tensor, model, ("BYTES",))
         count = self._count(tensor, model, ((-1,), (-1, 1)))
-        files = list(tensor.contents.bytes_contents) if raw is None else _from_raw(raw)
+        files = tensor.contents.bytes_contents if raw is None else _from_raw(raw, count)
         if len(files) != count:
-            raise _wrong(f"expected {count} strings for inference input '{IMAGE_BYTES}', got {len(files)}")
-        return files
+            got = len(files) if len(files) < count else "more"
+            raise _wrong(f"expected {count} strings for inference input '{IMAGE_BYTES}', got {got}")
+        return list(files)
 
     def _count(self, tensor: _Tensor, model: str, expected: Sequence[tuple[int, ...]]) -> int:
         """N of a tensor whose shape must be one of `expected`."""
@@ -276,10 +277,11 @@ def _classifications(scores: Sequence[float], names: Sequence[str], count: int) 
     return [f"{scores[index]:f}:{index}:{names[index]}".encode() for index in best]
 
 
-def _from_raw(raw: bytes) -> list[bytes]:
-    """The elements of a BYTES tensor."""
-    texts, at = [], 0
-    while at < len(raw):
+def _from_raw(raw: bytes, count: int) -> list[bytes]:
+    """The elements of a BYTES tensor; where they are more than `count`, one more, as every four zeros are another."""
+    texts: list[bytes] = []
+    at = 0
+    while at < len(raw) and len(texts) <= count:
         if len(raw) - at < _LENGTH.size:
             raise _wrong(
                 f"incomplete string length indicator for inference input '{IMAGE_BYTES}', expecting {_LENGTH.size} "

@@ -138,7 +138,9 @@ def merge_policy(policy: Policy, changes: Mapping[str, Any]) -> Policy:
 
 def _from_json(document: Any) -> Policy:  # noqa: ANN401 - whatever JSON holds
     if not isinstance(document, dict) or document.keys() - set(_KEYS):
-        found = f"the keys {', '.join(sorted(document))}" if isinstance(document, dict) else _shown(document)
+        found = (
+            f"the keys {', '.join(map(_shown, sorted(document)))}" if isinstance(document, dict) else _shown(document)
+        )
         raise BrokenPolicy(f"{FILE}: expected an object with the keys {', '.join(_KEYS)}, got {found[:200]}")
     latest, specific = _versions(document.get("versions", {"latest": 1}))
     labels = _labels(document.get("labels", {}))

@@ -39,11 +39,13 @@ class TensorFlowServing:
     Args:
         classifier: whose versions are asked for.
         max_images: most images in one request.
+        max_bytes: most bytes of a tensor that a request leaves to be filled; such a request has next to none itself.
     """
 
-    def __init__(self, classifier: Classifier, max_images: int) -> None:
+    def __init__(self, classifier: Classifier, max_images: int, max_bytes: int) -> None:
         self._classifier = classifier
         self._max_images = max_images
+        self._max_bytes = max_bytes
 
     # -- PredictionService
 
@@ -253,6 +255,10 @@ class TensorFlowServing:
         values = tensor.float_val if float32 else tensor.int_val
         content = tensor.tensor_content
         if not content and len(values) <= size // item:
+            if len(values) < size // item and size > self._max_bytes:
+                raise errors.RequestTooLarge(
+                    f"{IMAGES}: expected at most {self._max_bytes} bytes where not all values are given, got {size}"
+                )
             content = _filled(pack(values, float32=float32), size, item)
         if len(content) != size:
             raise Refusal(

@@ -6,6 +6,7 @@ Started by `service/pool.py` only, which reads one JSON line from --status-fd: {
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import math
@@ -26,6 +27,7 @@ from service.errors import CapacityError, GraftError
 from service.log import configure_log
 from service.version import check_place, read_version, verify_files
 
+_PR_SET_PDEATHSIG = 1
 _SPARE_BYTES = 2 << 30
 """Room above the loaded model for pictures: a 100 MP RGB picture needs 0.3 GB, its float or RGBA form 4 times that."""
 
@@ -43,11 +45,15 @@ def main() -> int:
     parser.add_argument("--ca-file", type=Path, default=Path())
     parser.add_argument("--timeout-s", type=float)
     parser.add_argument("--target-p99-ms", type=float, default=math.inf)
+    parser.add_argument("--parent", type=int, help="process id; end with it. Left out, the next supervisor decides")
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--log-format", default="text")
     options = parser.parse_args()
     configure_log(options.log_level, options.log_format)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which then drains us
+    if options.parent is not None and not _end_with(options.parent):
+        return 1
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):  # a terminal's are for the supervisor, who drains us
+        signal.signal(number, signal.SIG_IGN)
 
     # OpenVINO's package imports its converter, which we must not use (it sends telemetry) and which takes half of the
     # import's time; without it the import goes on, as it does where the converter is not installed.
@@ -69,14 +75,14 @@ def main() -> int:
             listener.bind(str(options.socket))
             listener.listen(128)
         except CapacityError as error:
-            json.dump({"error": str(error)}, status)
+            json.dump({"error": _sendable(str(error))}, status)
             return 1
         except GraftError as error:
-            json.dump({"error": str(error), "lasting": True}, status)
+            json.dump({"error": _sendable(str(error)), "lasting": True}, status)
             return 1
         except Exception as error:  # noqa: BLE001 - reported to the supervisor, which shows it
             traceback.print_exc()
-            json.dump({"error": f"{type(error).__name__}: {error}"}, status)
+            json.dump({"error": _sendable(f"{type(error).__name__}: {error}")}, status)
             return 1
         loop = EngineLoop(listener, version, runtime, options.max_pixels, target_s=options.target_p99_ms / 1e3)
         signal.signal(signal.SIGTERM, lambda *_: loop.drain())
@@ -88,6 +94,17 @@ def main() -> int:
         json.dump({"engine": runtime.name} | shape, status)
     loop.run()
     return 0
+
+
+def _end_with(parent: int) -> bool:
+    """Has SIGTERM sent to this process when its parent ends, in whatever way; whether the parent still runs."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return os.getppid() == parent
+
+
+def _sendable(text: str) -> str:
+    """Names of files may hold bytes that are no UTF-8; a message with them in it could not be sent to any client."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _limit_memory() -> None:

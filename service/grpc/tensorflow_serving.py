@@ -28,7 +28,7 @@ _Response = TypeVar("_Response", bound=Message)
 
 def services(classifier: Classifier, settings: Settings) -> Sequence[grpc.GenericRpcHandler]:
     """Both services on a classifier whose reactor is this process's asyncio loop."""
-    face = TensorFlowServing(classifier, settings.max_images)
+    face = TensorFlowServing(classifier, settings.max_images, settings.max_body_bytes)
 
     async def run(asked: Request) -> Answer:
         started = time.monotonic()

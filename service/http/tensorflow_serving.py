@@ -40,7 +40,7 @@ _METHOD: Final = re.compile(r"/v1/models/([^/:]+)" + _VERSION + r":(classify|pre
 
 def blueprint(classifier: Classifier, settings: Settings) -> Blueprint:
     """Everything below /v1/ on a classifier whose reactor is this process's gevent hub."""
-    face = TensorFlowServing(classifier, settings.max_images)
+    face = TensorFlowServing(classifier, settings.max_images, settings.max_body_bytes)
     routes = foreign_blueprint("tensorflow_serving", settings)
 
     def run(asked: Request) -> Answer:

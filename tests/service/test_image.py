@@ -1,6 +1,8 @@
 """service/image.py: the one decode gives the right pixels for every kind of file, and an error for everything else."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -206,6 +208,140 @@ def test_what_only_looks_like_scans_does_not_count() -> None:
         np.testing.assert_array_equal(decode(same, _SPEC), decode(plain, _SPEC))
 
 
+_JPEG, _PNG = encode(photo(8)), encode(photo(8), "PNG")
+_GIF, _BEFORE_IMAGE = encode(photo(8), "GIF"), 13 + 3 * 256
+assert _GIF[_BEFORE_IMAGE:][:1] == b","
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
+
+
+def _chunk(name: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
+
+
+def _jpeg(before: bytes) -> bytes:
+    return _JPEG[:2] + before + _JPEG[2:]
+
+
+def _png(before: bytes = b"", behind: bytes = b"", data_bytes: int = 1 << 13) -> bytes:
+    """`_PNG` with chunks before and behind its pixels, which are in chunks of so many bytes."""
+    start, end = _PNG.index(b"IDAT") - 4, len(_PNG) - 12
+    data = _PNG[start + 8 : end - 4]
+    parts = [_chunk(b"IDAT", data[at : at + data_bytes]) for at in range(0, len(data), data_bytes)]
+    return _PNG[:start] + before + b"".join(parts) + behind + _PNG[end:]
+
+
+def _gif(before: bytes) -> bytes:
+    return _GIF[:_BEFORE_IMAGE] + before + _GIF[_BEFORE_IMAGE:]
+
+
+_ICC = b"a\0\0" + zlib.compress(bytes(1 << 20))
+_ENDLESS = {
+    "jpeg segments": _jpeg(70_000 * _segment(0xE0, b"")),
+    "jpeg comments": _jpeg(70_000 * _segment(0xFE, b"")),
+    "jpeg pictures in pictures": _jpeg(100_000 * b"\xff\xd8"),
+    "jpeg padding": _jpeg(200_000 * b"\xff"),
+    "jpeg noughts": _JPEG[:20] + bytes(200_000) + _JPEG[20:],
+    "png chunks": _png(before=110_000 * _chunk(b"abCd")),
+    "png chunks behind the pixels": _png(behind=110_000 * _chunk(b"abCd")),
+    "png without a byte of its pixels": _png(before=110_000 * _chunk(b"IDAT")),
+    "gif comment": _gif(b"!\xfe" + 100_000 * b"\x01a" + b"\0"),
+    "gif comments": _gif(100_000 * b"!\xfe\0"),
+    "gif noughts": _gif(bytes(200_000)),
+}
+_COSTLY = {
+    "jpeg exif": _jpeg(17 * _segment(0xE1, b"Exif\0\0" + bytes(10))),
+    "png profiles": _png(before=17 * _chunk(b"iCCP", _ICC)),
+}
+_LAVISH = {
+    "jpeg exif": (_jpeg(16 * _segment(0xE1, b"Exif\0\0" + bytes(60_000))), _JPEG),
+    "jpeg profile": (encode(photo(8), icc_profile=bytes(2 << 20)), _JPEG),
+    "jpeg xmp": (_jpeg(50 * _segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(60_000))), _JPEG),
+    "jpeg photoshop": (_jpeg(50 * _segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04" + bytes(60_000))), _JPEG),
+    "jpeg padding": (_jpeg(10_000 * b"\xff"), _JPEG),
+    "png texts": (_png(before=5_000 * _chunk(b"tEXt", b"Comment\0a")), _PNG),
+    "png texts behind the pixels": (_png(behind=5_000 * _chunk(b"tEXt", b"Comment\0a")), _PNG),
+    "png profile": (encode(photo(8), "PNG", icc_profile=bytes(1 << 19)), _PNG),
+    "png in single bytes": (_png(data_bytes=1), _PNG),
+    # as Adobe's programs write it: not in blocks, so that decoders take letters for lengths, with a slope at its end
+    "gif xmp": (_gif(b"!\xff\x0bXMP DataXMP" + 2_000_000 * b"<" + b"\x01" + bytes(range(255, -1, -1)) + b"\0"), _GIF),
+}
+
+
+@pytest.mark.parametrize("name", _ENDLESS)
+def test_a_file_in_endless_pieces_is_refused(name: str) -> None:
+    """Pillow goes through a header in Python: some megabytes of empty segments would hold up an engine for long."""
+    with pytest.raises(CorruptImage, match="far more segments, chunks or blocks than an image has"):
+        decode(_ENDLESS[name], _SPEC)
+
+
+@pytest.mark.parametrize("name", _COSTLY)
+def test_what_costs_more_than_its_bytes_is_limited(name: str) -> None:
+    """Exif in many segments is copied again for each; a profile of a kilobyte becomes a megabyte."""
+    for see in (decode, seen_region):
+        with pytest.raises(CorruptImage, match="at most 16 Exif segments or colour profiles"):
+            see(_COSTLY[name], _SPEC)
+
+
+@pytest.mark.parametrize("name", _LAVISH)
+def test_what_programs_write_around_a_picture_changes_nothing(name: str) -> None:
+    """Large metadata, in as many pieces as it takes, is no fault."""
+    lavish, same = _LAVISH[name]
+    np.testing.assert_array_equal(decode(lavish, _SPEC), decode(same, _SPEC))
+
+
+def test_a_large_png_in_small_chunks_is_decoded() -> None:
+    """32 MiB of pixels in chunks of 8 KiB, as libpng writes them."""
+    noise = np.random.default_rng(1).integers(0, 256, (3300, 3300, 3), np.uint8)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in noise), 0)
+    chunks = b"".join(_chunk(b"IDAT", data[at : at + 8192]) for at in range(0, len(data), 8192))
+    header = _chunk(b"IHDR", struct.pack(">LLBBBBB", 3300, 3300, 8, 2, 0, 0, 0))
+    file = b"\x89PNG\r\n\x1a\n" + header + chunks + _chunk(b"IEND")
+    assert len(file) > 31 << 20
+    expected = Image.fromarray(noise).resize((32, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(decode(file, _SPEC), np.asarray(expected))
+
+
+def test_markers_behind_a_scan_are_limited() -> None:
+    """Who counts scans is not to be held up, either."""
+    with pytest.raises(CorruptImage, match="at most 100000 markers"):
+        decode(_JPEG[:-2] + 110_000 * b"\xff\xd8" + 101 * b"\xff\xda", _SPEC)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_strips_of_a_tiff_are_limited(big: bool) -> None:
+    """Each may be one and the same byte: a small picture could hold up an engine for long."""
+    many = 1 << 19
+    for count in (many, many + 1):
+        file = _tiff_of_strips(count, big)
+        if count > many:
+            with pytest.raises(CorruptImage, match=f"at most {many} strips or tiles, got {count}"):
+                decode(file, _SPEC)
+        else:
+            assert seen_region(file, _SPEC) == Region(0, 0, 1, 20)
+
+
+def _tiff_of_strips(count: int, big: bool) -> bytes:
+    tags = [(256, 1), (257, 20), (258, 8), (259, 1), (262, 1), (273, 0), (277, 1), (278, 1)]
+    start = 16 + 8 + 20 * len(tags) + 8
+    number, kind, head = (
+        ("Q", 16, b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, len(tags)))
+        if big
+        else (
+            "L",
+            4,
+            b"II*\0" + struct.pack("<LH", 8, len(tags)),
+        )
+    )
+    entries = b"".join(
+        struct.pack("<HH2" + number, tag, kind, count if tag == 273 else 1, start if tag == 273 else value)
+        for tag, value in tags
+    )
+    return (head + entries).ljust(start, b"\0") + count * struct.pack("<" + number, 1)
+
+
 def test_squash_keeps_everything_and_crop_the_middle() -> None:
     """A wide picture with red ends: squashed they stay, cropped they are gone."""
     wide = Image.new("RGB", (120, 40), COLOURS["blue"])
@@ -337,3 +473,20 @@ def test_a_damaged_image_gives_pixels_or_an_image_error(
     for place, value in changes:
         damaged[place % len(damaged)] = value
     _gives_pixels_or_an_image_error(bytes(damaged[:end]))
+
+
+def _run_length_bmp(width: int, height: int) -> bytes:
+    """All of it black, in no more bytes than its header."""
+    body = b"\x00\x01"
+    start = 14 + 40 + 1024
+    head = struct.pack("<2sIHHI", b"BM", start + len(body), 0, 0, start)
+    head += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0)
+    return head + bytes(1024) + body
+
+
+def test_a_bmp_of_run_lengths_has_a_limit_of_its_own() -> None:
+    """Pillow decodes it in Python, so a file of a kilobyte could hold an engine for ten seconds."""
+    with pytest.raises(ImageTooLarge, match="16000000 pixels of a compressed BMP, got 5000 x 4000"):
+        decode(_run_length_bmp(5000, 4000), ImageSpec(32))
+    with pytest.raises(CorruptImage):  # decoded, and found to end too soon
+        decode(_run_length_bmp(50, 40), ImageSpec(32))

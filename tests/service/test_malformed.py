@@ -99,6 +99,10 @@ def _infer(datatype: str = "UINT8", shape: Sequence[int] = _SHAPE, **fields: Any
     return request
 
 
+_RAW_FILES = oip.ModelInferRequest(model_name="pets", raw_input_contents=[bytes(1_000_000)])
+_RAW_FILES.inputs.add(name="image_bytes", datatype="BYTES", shape=[1])
+
+
 def _b64(image: bytes = _RED) -> dict[str, str]:
     return {"b64": base64.b64encode(image).decode()}
 
@@ -244,6 +248,10 @@ _WRONG: dict[str, dict[str, tuple[Any, str]]] = {
         "missing input": (oip.ModelInferRequest(model_name="pets"), "INVALID_ARGUMENT expected 1 input"),
         "giant": (_infer(shape=[_GIANT, *_SHAPE[1:]]), "INVALID_ARGUMENT expected 1 to 20 images"),
         "too many": (_infer(shape=[21, *_SHAPE[1:]]), "INVALID_ARGUMENT expected 1 to 20 images"),
+        "too many files": (
+            _RAW_FILES,
+            "INVALID_ARGUMENT expected 1 strings for inference input 'image_bytes', got more",
+        ),
         "unknown model": (_infer(model_name="cats"), "NOT_FOUND Request for unknown model: 'cats'"),
         "unknown version": (_infer(model_version="7"), "NOT_FOUND Request for unknown model: 'pets' version 7"),
         "unknown label": (_infer(model_version="best"), "NOT_FOUND Request for unknown model: 'pets' version best"),

@@ -64,7 +64,7 @@ def test_what_is_written_is_what_is_read(policy: Policy) -> None:
         ("", "expected JSON"),
         ("[" * 100_000, "expected JSON"),
         ("3", "expected an object with the keys versions, labels, canary_share, got 3"),
-        ('{"label": {}}', "expected an object with the keys versions, labels, canary_share, got the keys label"),
+        ('{"label": {}}', "expected an object with the keys versions, labels, canary_share, got the keys 'label'"),
         ('{"versions": 3}', "expected versions to be"),
         ('{"versions": {"latest": 0}}', "expected versions to be"),
         ('{"versions": {"latest": true}}', "expected versions to be"),
