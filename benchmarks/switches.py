@@ -211,7 +211,7 @@ def _versions(url: str) -> list[int]:
 
 def _engines(run_dir: Path) -> list[int]:
     found = []
-    for pid in json.loads((run_dir / "children.json").read_text(encoding="ascii")):
+    for pid in map(int, json.loads((run_dir / "children.json").read_text(encoding="ascii"))["born"]):
         try:
             name = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:

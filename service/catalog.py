@@ -36,13 +36,13 @@ class _Refusal:
 
     Attributes:
         error: why.
-        stamp: what its directory looked like when it began to load.
+        stamp: what its directory looked like when it began to load; None where that could not be read.
         tries: how often it has failed so.
         retry_at: when to try again though nothing has changed.
     """
 
     error: str
-    stamp: _Stamp
+    stamp: _Stamp | None
     tries: int
     retry_at: float
 
@@ -73,7 +73,7 @@ class _Model:
     previous: int = 0
     previous_until: float = 0.0
     versions: dict[int, LoadedVersion] = field(default_factory=dict)
-    stamps: dict[int, _Stamp] = field(default_factory=dict)
+    stamps: dict[int, _Stamp | None] = field(default_factory=dict)
     leaving: list[tuple[int, LoadedVersion]] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     refused: dict[int, _Refusal] = field(default_factory=dict)
@@ -169,7 +169,7 @@ class Catalog:
             model.refused = {
                 number: refusal
                 for number, refusal in model.refused.items()
-                if number in model.published and refusal.stamp == _stamp(self._path(name, number))
+                if number in model.published and _stamp(self._path(name, number)) in {refusal.stamp, None}
             }
             if not model.published and not list(model.all):
                 del self._models[name]
@@ -345,10 +345,14 @@ class Catalog:
         return self._settings.models / name / str(number)
 
 
-def _stamp(path: Path) -> _Stamp:
-    """What changes when somebody repairs a version: any of its files."""
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes when somebody repairs a version: any of its files. None, no news, where it cannot be read."""
     files = []
-    for file in sorted(path.rglob("*")):
+    try:
+        found = sorted(path.rglob("*"))
+    except OSError:
+        return None
+    for file in found:
         try:
             status = file.stat()
         except OSError:

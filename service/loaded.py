@@ -12,6 +12,7 @@ from service.settings import Settings
 
 _HEALTHY_AFTER_S: Final = 10.0
 _LONGEST_WAIT_S: Final = 10.0
+_START_RETRY_S: Final = 1.0
 _TABLE_READ_AFTER_S: Final = 0.2
 """By then every front has read the table without this version: four times their polling interval."""
 
@@ -90,14 +91,19 @@ class LoadedVersion:
         self.state = "END"
 
     def _start_due(self) -> None:
-        """Starts engines whose time has come. When the host cannot (OSError), they stay due."""
+        """Starts engines whose time has come. When the host cannot (no more processes), all of them wait a while."""
         settings = self._settings
         for due in [one for one in self._due if one[0] <= time.monotonic()]:
-            self._engines.append(
-                EngineProcess(
+            try:
+                engine = EngineProcess(
                     self._path, self._run_dir, settings.engine, due[1], settings.max_pixels, _options(settings)
                 )
-            )
+            except OSError as error:
+                _log.error("no engine of %s can start: %s; the next try in %g s", self._name, error, _START_RETRY_S)
+                again = time.monotonic() + _START_RETRY_S
+                self._due = [(max(at, again), core) for at, core in self._due]
+                return
+            self._engines.append(engine)
             self._due.remove(due)
 
     @staticmethod
@@ -109,11 +115,11 @@ class LoadedVersion:
         loading = [engine for engine in self._engines if engine.loading]
         failed = next((engine for engine in self._engines if engine.error), None)
         self.error, self.lasting = (failed.error, failed.lasting) if failed else ("", False)
-        if not self.error and loading and took > self._settings.load_timeout_s:
+        if not self.error and (loading or self._due) and took > self._settings.load_timeout_s:
             self.error = f"not loaded within {self._settings.load_timeout_s:g} s"
         if self.error:
             self.kill()
-        elif not loading:
+        elif not loading and not self._due:
             self.state = "AVAILABLE"
             _log.info("%s loaded on %s, %d engine(s), %.1f s", self._name, self.engine, len(self._engines), took)
 

@@ -19,6 +19,7 @@ from service import backlog, host
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _numbers = itertools.count(1)
+_first_core: Final = int.from_bytes(os.urandom(2))
 
 
 class EngineProcess:
@@ -149,13 +150,20 @@ def engine_cores(count: int) -> list[int | None]:
     On a CPU host one engine per core, each with a core of its own: a single-threaded engine that decodes and infers
     beat every arrangement that hands images between threads (docs/decisions.md). On a GPU host one engine for the GPU.
 
+    A container's CPU quota counts: engines beyond it would only be throttled in turn. Fewer engines than cores are
+    pinned all the same, as OpenVINO with one thread would else choose the first core for each of them; but they begin
+    at a core that this process chose by lot, so that services side by side do not share the first ones. By lot, since
+    containers have the same process ids and run directories.
+
     Args:
         count: number of engines; 0 for what this host should have.
     """
     if host.has_gpu():
         return [None] * max(1, count)
     cores = sorted(os.sched_getaffinity(0))
-    return [cores[index % len(cores)] for index in range(count or len(cores))]
+    count = count or min(len(cores), host.cpu_quota() or len(cores))
+    first = _first_core if count < len(cores) else 0
+    return [cores[(first + index) % len(cores)] for index in range(count)]
 
 
 def wait_until_loaded(engines: list[EngineProcess], timeout_s: float) -> None:

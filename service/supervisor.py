@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ _LONGEST_RUN_DIR: Final = 60
 _FRONTS: Final = ("http", "grpc")
 _RUN: Final = "run-"
 _ROOT: Final = Path(__file__).resolve().parent.parent
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("graft.supervisor")
 
 
@@ -68,7 +69,7 @@ class Supervisor:
         http_port, grpc_port = ports = [holder.getsockname()[1] for holder in self._holders]
         self._home = _home(settings, http_port, grpc_port)
         self._lock = _lock(self._home)
-        self._orphans: Sequence[int] = list(_living(_children(self._home)))
+        self._orphans = _living(_children(self._home))
         self._relieved: set[int] = set()
         # of its own, so that the fronts of a supervisor that was killed keep their table and their engines
         run_dir = self._home / f"{_RUN}{os.getpid()}"
@@ -92,7 +93,7 @@ class Supervisor:
         self._fronts: dict[str, subprocess.Popen[bytes]] = {}
         self._front_started: dict[str, float] = {}
         self._written: Routes | None = None
-        self._children: list[int] = []
+        self._children: set[int] = set()
         self._next_scan = 0.0
         self._stops = 0
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -100,13 +101,15 @@ class Supervisor:
             end.setblocking(False)
 
     def run(self) -> int:
-        """Serves until SIGTERM or SIGINT; returns the exit code."""
+        """Serves until SIGTERM or what a terminal sends: SIGINT, SIGQUIT, SIGHUP; returns the exit code."""
         setproctitle.setproctitle("graft supervisor")
         _take_descriptors()
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake up
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._stop)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(signal.SIGHUP, self._hang_up)
         try:
             self._announce()
             self._serve()
@@ -117,7 +120,7 @@ class Supervisor:
                 front.wait()
             self._catalog.kill_all()
             for pid in _living(self._orphans):
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             _remove_run_dirs(self._home)
             (self._home / "children.json").unlink(missing_ok=True)
@@ -135,7 +138,10 @@ class Supervisor:
     def _step(self) -> None:
         if time.monotonic() >= self._next_scan:
             self._next_scan = time.monotonic() + self._settings.poll_interval_s
-            self._catalog.scan()
+            try:
+                self._catalog.scan()
+            except OSError:  # what it could not see is no reason to look after nothing
+                _log.exception("the models directory cannot be looked at; trying again")
         self._catalog.tick()
         self._write(draining=False)
         if self._orphans:
@@ -205,9 +211,10 @@ class Supervisor:
         if routes != self._written:
             write_routes(self._settings.run_dir / "routes.json", routes)
             self._written = routes
-        children = sorted([*(front.pid for front in self._fronts.values()), *self._catalog.pids, *self._orphans])
+        children = {*(front.pid for front in self._fronts.values()), *self._catalog.pids, *self._orphans}
         if children != self._children:
-            replace_text(self._home / "children.json", json.dumps(children))
+            born = {pid: began for pid in sorted(children) if (began := _born(pid))}
+            replace_text(self._home / "children.json", json.dumps({"boot_id": _boot_id(), "born": born}))
             self._children = children
 
     def _announce(self) -> None:
@@ -229,17 +236,21 @@ class Supervisor:
 
     def _relieve(self) -> None:
         """Drains what a killed supervisor left: fronts first, whose engines answer what they accepted, then those."""
-        orphans = _living(self._orphans)
-        for pid in [pid for pid, name in orphans.items() if "engine" not in name] or list(orphans):
+        self._orphans = _living(self._orphans)
+        names = {pid: _name(pid) for pid in self._orphans}
+        for pid in [pid for pid, name in names.items() if "engine" not in name] or list(names):
             if pid not in self._relieved:
-                _log.info("draining %s (%d), left by a supervisor that was killed", orphans[pid], pid)
-                with suppress(ProcessLookupError):  # it has just ended
+                _log.info("draining %s (%d), left by a supervisor that was killed", names[pid], pid)
+                with suppress(ProcessLookupError, PermissionError):  # it has just ended
                     os.kill(pid, signal.SIGTERM)
                 self._relieved.add(pid)
-        self._orphans = list(orphans)
 
     def _stop(self, *_: object) -> None:
         self._stops += 1
+
+    def _hang_up(self, *_: object) -> None:
+        """Never a second wish: a terminal that closes may say so twice, through its shell and through the kernel."""
+        self._stops = max(1, self._stops)
 
     def _sleep(self) -> None:
         """Until a signal (a child's end, too) or the next tick."""
@@ -291,23 +302,42 @@ def _remove_run_dirs(home: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _children(home: Path) -> Sequence[int]:
-    """Processes of the last supervisor here."""
+def _children(home: Path) -> Mapping[int, int]:
+    """Processes of the last supervisor here, and when they began; none where the host has started anew since."""
     try:
-        pids: list[int] = json.loads((home / "children.json").read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        return []
-    return pids
+        written = json.loads((home / "children.json").read_text(encoding="ascii"))
+        return (
+            {int(pid): int(born) for pid, born in written["born"].items()} if written["boot_id"] == _boot_id() else {}
+        )
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):  # none, or of an older release
+        return {}
 
 
-def _living(pids: Sequence[int]) -> dict[int, str]:
-    """Those that run and still are Graft's, by what they are called."""
-    living = {}
-    for pid in pids:
-        try:
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:
-            continue
-        if "graft" in name:
-            living[pid] = name
-    return living
+def _living(children: Mapping[int, int]) -> Mapping[int, int]:
+    """Those that run, and not others who were given their process ids since."""
+    return {pid: born for pid, born in children.items() if _born(pid) == born}
+
+
+def _born(pid: int) -> int:
+    """When a process started, in ticks since boot; 0 when it has ended, waited for or not."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+def _boot_id() -> str:
+    """Another one each time that the host starts; empty where it does not say."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _name(pid: int) -> str:
+    """What `ps` shows."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""

@@ -112,7 +112,7 @@ class Service:
         """Every living process of this service by id, with the name that `ps` shows, the supervisor included."""
         parents = _parents()
         try:
-            listed = set(json.loads((self.run_dir / "children.json").read_text(encoding="ascii")))
+            listed = set(map(int, json.loads((self.run_dir / "children.json").read_text(encoding="ascii"))["born"]))
         except (FileNotFoundError, ValueError):
             listed = set()
         found = {self.process.pid} | {pid for pid in listed if pid in parents}

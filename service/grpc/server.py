@@ -9,7 +9,6 @@ from pathlib import Path
 import grpc
 import setproctitle
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 
 from protos import classifier_pb2, classifier_pb2_grpc
 from service.classifier import Classifier
@@ -25,9 +24,60 @@ from service.readiness import Readiness
 from service.settings import LISTENING, Settings, load_settings
 
 _SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
+_WATCHED = ("", _SERVICE)
 _OVERHEAD_BYTES = 1 << 16
 _READ_BYTES = 1 << 16
 _WINDOW_BYTES = 1 << 22
+
+_State = health_pb2.HealthCheckResponse
+_HealthContext = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, _State]
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    """grpc.health.v1, with watches that end with the service.
+
+    Those of grpcio-health-checking last until the client hangs up: the service would wait for its whole drain timeout.
+    """
+
+    def __init__(self) -> None:
+        self._ready = False
+        self._ending = False
+        self._changed = asyncio.Event()
+
+    def publish(self, ready: bool) -> None:
+        """Tells whoever watches; from `end` on it is not ready any more."""
+        self._ready = ready and not self._ending
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def end(self) -> None:
+        """Tells whoever watches that it is not ready, and ends the watches."""
+        self._ending = True
+        self.publish(ready=False)
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: _HealthContext) -> _State:  # noqa: N802 - the protocol's name
+        """See the protocol."""
+        if request.service not in _WATCHED:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return self._state(request.service)
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: _HealthContext) -> None:  # noqa: N802
+        """See the protocol."""
+        told = None
+        while True:
+            changed, state = self._changed, self._state(request.service)
+            if state != told:
+                await context.write(state)
+                told = state
+            elif self._ending:
+                return
+            else:
+                await changed.wait()
+
+    def _state(self, service: str) -> _State:
+        if service not in _WATCHED:
+            return _State(status=_State.SERVICE_UNKNOWN)
+        return _State(status=_State.SERVING if self._ready else _State.NOT_SERVING)
 
 
 async def serve(settings: Settings) -> None:
@@ -49,6 +99,9 @@ async def serve(settings: Settings) -> None:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes + _OVERHEAD_BYTES),
+            # only messages as they are (identity): photos do not become smaller, and a few kB of zeros would cost as
+            # much memory as the largest message
+            ("grpc.compression_enabled_algorithms_bitset", 1),
             # a photo is read in one piece instead of four, and no call is accompanied by a ping that measures the line;
             # so the window is large from the start
             ("grpc.experimental.tcp_read_chunk_size", _READ_BYTES),
@@ -59,19 +112,8 @@ async def serve(settings: Settings) -> None:
         ],
         interceptors=[ObservedCalls(Observer(settings))],
     )
-    health = HealthServicer()
-    changes: set[asyncio.Task[None]] = set()  # a task that nobody refers to may vanish
-
-    def publish(ready: bool) -> None:
-        states = health_pb2.HealthCheckResponse
-        state = states.SERVING if ready else states.NOT_SERVING
-        for name in ("", _SERVICE):
-            change = loop.create_task(health.set(name, state))
-            changes.add(change)
-            change.add_done_callback(changes.discard)
-
-    publish(ready=False)
-    readiness = Readiness(classifier, reactor, publish, target_s=settings.target_p99_ms / 1e3)
+    health = _Health()
+    readiness = Readiness(classifier, reactor, health.publish, target_s=settings.target_p99_ms / 1e3)
     servicer = Servicer(classifier, settings)
     classifier_pb2_grpc.add_ImageClassifierServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
     server.add_generic_rpc_handlers(tuple(tensorflow_serving.services(classifier, settings)))
@@ -86,6 +128,7 @@ async def serve(settings: Settings) -> None:
     (settings.run_dir / f"grpc{LISTENING}").touch()
     await stop.wait()
     servicer.end_streams()
+    health.end()
     await server.stop(settings.drain_timeout_s)
     del readiness
 

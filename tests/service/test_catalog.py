@@ -297,6 +297,31 @@ def test_what_cannot_be_read_from_the_start_is_waited_for(bench: _Bench, monkeyp
     assert bench.catalog.settled
 
 
+def test_a_refused_version_that_cannot_be_read_is_no_news(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays refused and takes nothing from the others; what could not be read when it loaded may change later."""
+    bench.publish(1)
+    bench.finish(1)
+    bench.publish(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rglob", _stale)
+        bench.look()
+        bench.fail(2, lasting=True)
+        bench.look()
+        assert (bench.live, bench.loaded) == (1, [1, 2])
+    bench.look()
+    assert bench.loaded == [1, 2, 2]
+    bench.fail(2, lasting=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rglob", _stale)
+        bench.publish(3)
+        bench.finish()
+        assert (bench.live, bench.loaded) == (3, [1, 2, 2, 3])
+
+
+def _stale(_: Path, __: str) -> list[Path]:
+    raise OSError(errno.ESTALE, "Stale file handle")
+
+
 def _refuse(_: Path) -> list[int]:
     raise PermissionError(errno.EACCES, "Permission denied")
 
