@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def _end_with(parent: int) -> bool:
-    """Has SIGTERM sent to this process when its parent ends, in whatever way; whether the parent still runs."""
+    """Has SIGTERM sent to this process when its parent (the thread that started it) ends; whether it still runs."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     return os.getppid() == parent
 
