@@ -27,7 +27,7 @@ _HEAD: Final = (
 _INTRODUCTIONS: Final = {
     "Photos": (
         "One photo in a request unless it says otherwise. The limit of the same images is taken before and after each",
-        "row. `alone` is one image decoded and run in-process on an idle machine: what a single client cannot beat.",
+        "row. `alone` is one image decoded and run in-process on one core of an idle machine.",
         "The milliseconds of requests that arrive begin when each was due.",
     ),
     "Pixels": ("Requests that need no decode; the limit is inference alone.",),

@@ -40,7 +40,7 @@ from service.reactor import Reactor
 from service.request import MAX_TOP_K, Answer, Pixels, Request, check_count
 from service.routes import Routes
 from service.sharing import Sharing
-from service.wire import BULK, SOLO, Kind, classify_header
+from service.wire import BULK, SOLO, WHOLE_HOST, Kind, classify_header
 
 _DEATHS_REMEMBERED: Final = 1000
 _DEATHS_OF_POISON: Final = 2
@@ -194,11 +194,12 @@ class Classifier:
             return
         bulk = call.request.bulk
         link = links[0] if len(links) == 1 else min(links, key=lambda link: (link.quiet, link.backlog.work(bulk=bulk)))
+        whole_host = len(call.request.images) == 1 and not job.solo and self._fleet.idle
         job.link, job.running = link, False
         job.wire = job.number
         link.jobs[job.wire] = job
         link.backlog.add(1, bulk=bulk)
-        flags = job.flags | (SOLO if job.solo else 0) | (BULK if bulk else 0)
+        flags = job.flags | (SOLO if job.solo else 0) | (BULK if bulk else 0) | (WHOLE_HOST if whole_host else 0)
         top_k, image = call.request.top_k, job.image
         header = classify_header(job.number, self._clock(), call.deadline, top_k, flags, len(image))
         if bulk:

@@ -77,6 +77,11 @@ class Fleet:
         links = self._links
         return [link for path in self.routes.sockets(model, version) if (link := links.get(path)) and link.accepting]
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight at any engine, of this front or another."""
+        return not any(any(link.backlog.in_flight()) for link in self._links.values())
+
     def retire(self, link: Link[Job]) -> None:
         """Hangs up on an engine that takes nothing more and owes nothing; it ends when all fronts have."""
         if not link.accepting and not link.jobs:

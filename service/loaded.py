@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from service.pool import EngineProcess, engine_cores
+from service.pool import EngineProcess, engine_cores, host_threads
 from service.routes import VersionRoute
 from service.settings import Settings
 
@@ -47,7 +47,9 @@ class LoadedVersion:
         self._draining = False
         self._deaths_in_a_row = 0
         self._engines: list[EngineProcess] = []
-        self._due: list[tuple[float, int | None]] = [(0.0, core) for core in engine_cores(settings.engines)]
+        cores = engine_cores(settings.engines)
+        self._options = ("--host-threads", str(host_threads(cores)), *_options(settings))
+        self._due: list[tuple[float, int | None]] = [(0.0, core) for core in cores]
 
     @property
     def engine(self) -> str:
@@ -96,7 +98,7 @@ class LoadedVersion:
         for due in [one for one in self._due if one[0] <= time.monotonic()]:
             try:
                 engine = EngineProcess(
-                    self._path, self._run_dir, settings.engine, due[1], settings.max_pixels, _options(settings)
+                    self._path, self._run_dir, settings.engine, due[1], settings.max_pixels, self._options
                 )
             except OSError as error:
                 _log.error("no engine of %s can start: %s; the next try in %g s", self._name, error, _START_RETRY_S)

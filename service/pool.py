@@ -18,6 +18,8 @@ from typing import Any, Final
 from service import backlog, host
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
+_MOST_HOST_THREADS: Final = 4
+"""Each engine has such threads, which sleep while there is more to do. More than two were not measured."""
 _numbers = itertools.count(1)
 _first_core: Final = int.from_bytes(os.urandom(2))
 
@@ -164,6 +166,15 @@ def engine_cores(count: int) -> list[int | None]:
     count = count or min(len(cores), host.cpu_quota() or len(cores))
     first = _first_core if count < len(cores) else 0
     return [cores[(first + index) % len(cores)] for index in range(count)]
+
+
+def host_threads(cores: Sequence[int | None]) -> int:
+    """Threads for an image that has the host to itself, of all engines' cores together.
+
+    Args:
+        cores: of the engines.
+    """
+    return 1 if None in cores else min(_MOST_HOST_THREADS, len(set(cores)))
 
 
 def wait_until_loaded(engines: list[EngineProcess], timeout_s: float) -> None:

@@ -32,6 +32,8 @@ ALL_SCORES: Final = 16
 """Flag: also return every score, in the order of the version's class names."""
 ACTIVATION_MAP: Final = 32
 """Flag: also return the class activation map of the best label; such a job runs alone, too."""
+WHOLE_HOST: Final = 64
+"""Flag: nothing else is in flight on this host, so all of it may work on this image."""
 BULK: Final = 128
 """Flag: everybody who is not goes first."""
 

@@ -34,21 +34,7 @@ _SPARE_BYTES = 2 << 30
 
 def main() -> int:
     """Returns the exit code: 0 drained, 1 the version cannot be served."""
-    parser = argparse.ArgumentParser(description="One Graft engine process; started by the service, not by people.")
-    parser.add_argument("--version-dir", type=Path, required=True)
-    parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--status-fd", type=int, required=True)
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--core", type=int, help="CPU core to run on; all where left out")
-    parser.add_argument("--max-pixels", type=int, required=True)
-    parser.add_argument("--url", help="for the engine tensorflow-serving, as are the next two")
-    parser.add_argument("--ca-file", type=Path, default=Path())
-    parser.add_argument("--timeout-s", type=float)
-    parser.add_argument("--target-p99-ms", type=float, default=math.inf)
-    parser.add_argument("--parent", type=int, help="process id; end with it. Left out, the next supervisor decides")
-    parser.add_argument("--log-level", default="info")
-    parser.add_argument("--log-format", default="text")
-    options = parser.parse_args()
+    options = _read_options()
     configure_log(options.log_level, options.log_format)
     if options.parent is not None and not _end_with(options.parent):
         return 1
@@ -59,6 +45,7 @@ def main() -> int:
     # import's time; without it the import goes on, as it does where the converter is not installed.
     sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]  # None: it is not to be imported
 
+    cores = os.sched_getaffinity(0)
     # Before any runtime loads: OpenVINO with one thread pins itself to the first core that it may use.
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
@@ -70,7 +57,13 @@ def main() -> int:
             verify_files(version)
             remote = {"url": options.url, "ca_file": options.ca_file, "timeout_s": options.timeout_s}
             choices = candidates(options.engine, host.cpu_flags(), host.has_gpu(), remote)
-            runtime = load(version, choices, threads=len(os.sched_getaffinity(0)))
+            runtime = load(
+                version,
+                choices,
+                threads=len(os.sched_getaffinity(0)),
+                host_threads=options.host_threads,
+                cores=cores,
+            )
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind(str(options.socket))
             listener.listen(128)
@@ -94,6 +87,25 @@ def main() -> int:
         json.dump({"engine": runtime.name} | shape, status)
     loop.run()
     return 0
+
+
+def _read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="One Graft engine process; started by the service, not by people.")
+    parser.add_argument("--version-dir", type=Path, required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--status-fd", type=int, required=True)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--core", type=int, help="CPU core to run on; all where left out")
+    parser.add_argument("--host-threads", type=int, default=1, help="for an image that has the host to itself")
+    parser.add_argument("--max-pixels", type=int, required=True)
+    parser.add_argument("--url", help="for the engine tensorflow-serving, as are the next two")
+    parser.add_argument("--ca-file", type=Path, default=Path())
+    parser.add_argument("--timeout-s", type=float)
+    parser.add_argument("--target-p99-ms", type=float, default=math.inf)
+    parser.add_argument("--parent", type=int, help="process id; end with it. Left out, the next supervisor decides")
+    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-format", default="text")
+    return parser.parse_args()
 
 
 def _end_with(parent: int) -> bool:

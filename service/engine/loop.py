@@ -36,6 +36,7 @@ from service.wire import (
     PIXELS,
     PIXELS_SHA256,
     SOLO,
+    WHOLE_HOST,
     Classify,
     FrameReader,
     Kind,
@@ -88,6 +89,10 @@ class _Job:
     @property
     def bulk(self) -> bool:
         return bool(self.ask.flags & BULK)
+
+    @property
+    def whole_host(self) -> bool:
+        return bool(self.ask.flags & WHOLE_HOST)
 
 
 class EngineLoop:
@@ -156,8 +161,11 @@ class EngineLoop:
             batch, expired = self._queue.take(started, self._batch_size, self._cost.seconds(1))
             self._answer([(job, _late()) for job in expired])
             if batch:
-                decoded, complete = self._run(batch)
-                if decoded and not batch[0].solo:
+                # nothing else was there when it was sent; it may be now
+                whole_host = batch[0].whole_host and len(batch) == 1 and not self._queue
+                decoded, complete = self._run(batch, whole_host=whole_host)
+                # what shares the host takes longer, so this teaches only an engine that knows nothing
+                if decoded and not batch[0].solo and not (whole_host and self._cost.seconds(1)):
                     self._learn(decoded, self._clock() - started, complete=complete)
 
     def _learn(self, size: int, seconds: float, *, complete: bool) -> None:
@@ -207,7 +215,7 @@ class EngineLoop:
 
     # -- batches
 
-    def _run(self, batch: Sequence[_Job]) -> tuple[int, bool]:
+    def _run(self, batch: Sequence[_Job], *, whole_host: bool) -> tuple[int, bool]:
         """Answers a batch; says how many of its images were decoded, and whether all of these reached the model."""
         if batch[0].solo:
             self._send(batch[0].connection, frame(Kind.RUNNING, batch[0].number))
@@ -236,7 +244,7 @@ class EngineLoop:
         failed += [(job, _late()) for job, _, _ in decoded if job.deadline <= before]
         self._answer(failed)
         if in_time:
-            self._infer(in_time)
+            self._infer(in_time, whole_host=whole_host)
         return len(decoded), len(in_time) == len(decoded)
 
     def _pixels(self, ask: Classify) -> Pixels:
@@ -244,10 +252,10 @@ class EngineLoop:
             return read_pixels(ask.image, self._version.spec.side_px, float32=bool(ask.flags & FLOAT32))
         return decode(ask.image, self._version.spec, self._max_pixels)
 
-    def _infer(self, decoded: Sequence[tuple[_Job, Pixels, Result]]) -> None:
+    def _infer(self, decoded: Sequence[tuple[_Job, Pixels, Result]], *, whole_host: bool = False) -> None:
         started = self._clock()
         try:
-            scores = self._runtime.predict(np.stack([pixels for _, pixels, _ in decoded]))
+            scores = self._runtime.predict(np.stack([pixels for _, pixels, _ in decoded]), whole_host=whole_host)
         except GraftError as error:  # whoever computes for us has said why; asking again for each image is no help
             self._answer([(job, _failure(error)) for job, _, _ in decoded])
             return

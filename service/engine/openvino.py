@@ -27,10 +27,11 @@ class Loaded:
     """A version compiled for the CPU.
 
     Static shapes are about 10 % faster than a dynamic batch, so a batch is cut into compiled sizes. Batches of 4 pay,
-    larger ones do not (MobileNetV2 and ResNet50, docs/decisions.md).
+    larger ones do not (MobileNetV2 and ResNet50, docs/decisions.md). With `host_threads` there is another of size 1,
+    for an image that has the host to itself; its threads are where this constructor's may be.
     """
 
-    def __init__(self, version: Version, name: str, threads: int) -> None:
+    def __init__(self, version: Version, name: str, threads: int, *, host_threads: int = 1) -> None:
         self.name = name
         self.max_batch = 4
         self._classes = len(version.manifest.class_names)
@@ -44,6 +45,9 @@ class Loaded:
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if host_threads > 1:
+            # the caller of `predict` has a core of its own; pinned, all would begin at the first
+            settings["ENABLE_CPU_PINNING"] = False
         side = version.spec.side_px
         weights = [version.path / "saved_model.pb", *(version.path / "variables").iterdir()]
         large = sum(file.stat().st_size for file in weights) > _LARGE_WEIGHTS_BYTES
@@ -51,12 +55,16 @@ class Loaded:
         for size in (-1,) if large else (self.max_batch, 1):
             model.reshape({model.inputs[0]: ov.PartialShape([size, side, side, 3])})
             self._by_size.append((size, core.compile_model(model, "CPU", settings).create_infer_request()))
+        self._on_whole_host = self._by_size
+        if host_threads > 1 and not large:
+            together = settings | {"INFERENCE_NUM_THREADS": host_threads}  # the size is still 1
+            self._on_whole_host = [(1, core.compile_model(model, "CPU", together).create_infer_request())]
 
-    def predict(self, pixels: Pixels) -> Scores:
+    def predict(self, pixels: Pixels, *, whole_host: bool = False) -> Scores:
         """uint8 [N, S, S, 3] -> float32 [N, C]."""
         scores = np.empty((len(pixels), self._classes), np.float32)
         done = 0
-        for compiled, request in self._by_size:
+        for compiled, request in self._on_whole_host if whole_host else self._by_size:
             size = len(pixels) if compiled == -1 else compiled
             while len(pixels) - done >= size > 0:
                 request.infer([pixels[done : done + size]], share_inputs=True)

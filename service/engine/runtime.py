@@ -8,9 +8,10 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -40,8 +41,11 @@ class Runtime(Protocol):
     def max_batch(self) -> int:
         """The batch size that pays; larger ones are no faster per image."""
 
-    def predict(self, pixels: Pixels) -> Scores:
-        """uint8 [N, S, S, 3] -> float32 [N, C], for any N from 1 to max_batch."""
+    def predict(self, pixels: Pixels, *, whole_host: bool = False) -> Scores:
+        """uint8 [N, S, S, 3] -> float32 [N, C], for any N from 1 to max_batch.
+
+        `whole_host` says that nothing else is to be done there, so all of its cores may work on this.
+        """
 
     def class_activation_maps(self) -> Callable[[Pixels], NDArray[np.float32]]:
         """Makes ready what computes them, in float32: uint8 [1, S, S, 3] -> float32 [1, h, w, C].
@@ -63,7 +67,8 @@ class Candidate:
         tolerance: largest difference of a score from the trained model's float32 one that is still the same answer.
         options: what else its `Loaded` is to know.
         aside: with one thread it computes in its caller's, so it may load in another of low priority. A process cannot
-            take its priority back, but a thread has its own, which those inherit that it starts.
+            take its priority back, but a thread has its own, which those inherit that it starts; as they do the cores
+            that it may use.
     """
 
     name: str
@@ -102,13 +107,22 @@ def candidates(
     return asked or [one for one in everything if one.name.split("/")[0] == engine]
 
 
-def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtime:
+def load(
+    version: Version,
+    choices: Sequence[Candidate],
+    threads: int,
+    *,
+    host_threads: int = 1,
+    cores: Set[int] = frozenset(),
+) -> Runtime:
     """Loads the version with the first candidate that works and gives the recorded answers.
 
     Args:
         version: hashes already verified.
         choices: what to try, in this order.
         threads: CPU threads for one inference.
+        host_threads: for that of an image that has the host to itself; more than 1 is only for engines of one thread.
+        cores: where those may run.
 
     Raises:
         BrokenVersion: the pixels of the goldens are not reproduced, or no candidate gives their scores.
@@ -119,11 +133,13 @@ def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtim
     refusals = []
     for choice in choices:
         try:
-            runtime = (
-                _aside(_load, choice, version, threads)
-                if choice.aside and threads == 1
-                else _load(choice, version, threads)
-            )
+            if choice.aside and threads == 1:
+                together = host_threads > 1
+                options = {"host_threads": host_threads} if together else {}
+                loading = partial(_load, choice, version, threads, **options)
+                runtime = _aside(loading, cores if together else os.sched_getaffinity(0))
+            else:
+                runtime = _load(choice, version, threads)
         except CapacityError:
             raise
         except ImportError:
@@ -133,7 +149,8 @@ def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtim
             refusals.append(f"{choice.name}: does not load the model ({type(error).__name__}: {str(error)[:200]})")
             continue
         try:
-            check_scores(runtime.predict, pixels, goldens, len(version.manifest.class_names), choice.tolerance)
+            for predict in (runtime.predict, partial(runtime.predict, whole_host=True)):
+                check_scores(predict, pixels, goldens, len(version.manifest.class_names), choice.tolerance)
         except BrokenVersion as error:
             refusals.append(f"{choice.name}: {error}")
             continue
@@ -143,16 +160,22 @@ def load(version: Version, choices: Sequence[Candidate], threads: int) -> Runtim
     raise BrokenVersion("; ".join(refusals) or "no engine to try")
 
 
-def _load(choice: Candidate, version: Version, threads: int) -> Runtime:
-    loaded: Runtime = importlib.import_module(choice.module).Loaded(version, choice.name, threads, **choice.options)
+def _load(choice: Candidate, version: Version, threads: int, **options: int) -> Runtime:
+    module = importlib.import_module(choice.module)
+    loaded: Runtime = module.Loaded(version, choice.name, threads, **choice.options, **options)
     return loaded
 
 
-def _aside(load: Callable[..., Runtime], *arguments: object) -> Runtime:
-    """Loads without taking the core from the engines that answer meanwhile."""
+def _aside(load: Callable[[], Runtime], cores: Set[int]) -> Runtime:
+    """Loads without taking the core from the engines that answer meanwhile; what threads it starts are on `cores`."""
 
     def yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ASIDE_NICE)
 
-    with ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
-        return pool.submit(load, *arguments).result()
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # of this thread, too: oneTBB counts the cores of a process's first one
+    try:
+        with ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
+            return pool.submit(load).result()
+    finally:
+        os.sched_setaffinity(0, own)

@@ -45,7 +45,7 @@ class Loaded:
             self._signature(images=tf.zeros([size, side, side, 3], tf.uint8))
             size *= 2
 
-    def predict(self, pixels: Pixels) -> Scores:
+    def predict(self, pixels: Pixels, *, whole_host: bool = False) -> Scores:  # noqa: ARG002 - it has one way only
         """uint8 [N, S, S, 3] -> float32 [N, C]."""
         images = tf.constant(pixels)
         if self._pads:

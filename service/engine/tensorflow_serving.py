@@ -84,7 +84,7 @@ class Loaded:
         except grpc.FutureTimeoutError:
             raise Unavailable(f"no TensorFlow Serving answers at {url} within {timeout_s:g} s") from None
 
-    def predict(self, pixels: Pixels) -> Scores:
+    def predict(self, pixels: Pixels, *, whole_host: bool = False) -> Scores:  # noqa: ARG002 - it has one way only
         """uint8 [N, S, S, 3] -> float32 [N, C].
 
         Raises:

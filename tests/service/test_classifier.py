@@ -31,6 +31,7 @@ from service.wire import (
     PIXELS,
     PIXELS_SHA256,
     SOLO,
+    WHOLE_HOST,
     Classify,
     FrameReader,
     Kind,
@@ -231,7 +232,7 @@ def test_what_is_asked_reaches_the_engine(run) -> None:
         bench.submit(b"a", top_k=7, pixels_sha256=True, timeout_s=15)
         await _until(lambda: engine.jobs, "sent")
         (job,) = engine.jobs.values()
-        assert (job.top_k, job.flags, job.image) == (7, PIXELS_SHA256, b"a")
+        assert (job.top_k, job.flags, job.image) == (7, PIXELS_SHA256 | WHOLE_HOST, b"a")
         assert before + 15 <= job.deadline <= time.monotonic() + 15
         engine.answer_all()
         await bench.answered()
@@ -251,6 +252,39 @@ def test_pixels_reach_the_engine_as_they_came(run) -> None:
         assert seen == [(ALL_SCORES | PIXELS, b"aa"), (ALL_SCORES | PIXELS | FLOAT32, b"bb")]
         engine.answer_all()
         assert (await bench.answered()).class_names == ("cat", "dog")
+
+    run(scenario)
+
+
+def test_an_image_has_the_host_to_itself_while_no_engine_holds_another(run) -> None:
+    """Neither of this front nor of another one; and the images of one request are company to each other."""
+
+    async def scenario(bench: _Bench) -> None:
+        first, second = await bench.begin(2)
+
+        async def gets_all(*images: bytes) -> list[bool]:
+            before = len(first.seen) + len(second.seen)
+            bench.submit(*images)
+            await _until(lambda: len(first.seen) + len(second.seen) == before + len(images), "sent")
+            return [bool(job.flags & WHOLE_HOST) for engine in (first, second) for job in engine.jobs.values()]
+
+        assert await gets_all(b"a") == [True]
+        assert sorted(await gets_all(b"b")) == [False, True]
+        first.answer_all()
+        second.answer_all()
+        await bench.answered(2)
+        assert await gets_all(b"c", b"d") == [False, False]
+        first.answer_all()
+        second.answer_all()
+        await bench.answered(3)
+        other_front = Backlog(second.path)
+        other_front.use(second.backlog.claim())
+        other_front.add(1, bulk=True)
+        assert await gets_all(b"e") == [False]
+        other_front.close()
+        first.answer_all()
+        second.answer_all()
+        await bench.answered(4)
 
     run(scenario)
 

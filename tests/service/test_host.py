@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service import host, pool
-from service.pool import engine_cores
+from service.pool import engine_cores, host_threads
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,16 @@ def test_a_quota_makes_them_fewer_and_they_have_a_core_each(eight_cores: pytest.
     assert engine_cores(0) == engine_cores(0) == [7, 8, 9, 2]
     assert engine_cores(2) == [7, 8]
     assert engine_cores(6) == [7, 8, 9, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads"), [([None], 1), ([3], 1), ([3, 4], 2), ([3, 4, 3], 2), (list(range(16)), 4)], ids=str
+)
+def test_an_image_that_has_the_host_to_itself_gets_the_cores_of_the_engines(
+    cores: list[int | None], threads: int
+) -> None:
+    """No more than they have, and no more than four."""
+    assert host_threads(cores) == threads
 
 
 def test_a_gpu_has_one_engine(eight_cores: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from service.backlog import Backlog
 from service.engine.loop import EngineLoop
 from service.image import ImageSpec, _shape, decode
 from service.version import Version
-from service.wire import BULK, PIXELS_SHA256, SOLO, FrameReader, Kind, classify_header, frame
+from service.wire import BULK, PIXELS_SHA256, SOLO, WHOLE_HOST, FrameReader, Kind, classify_header, frame
 
 _SPEC = ImageSpec(8)
 _DEADLINE_S = 20.0
@@ -43,13 +43,15 @@ class _Runtime:
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, int, int]]] = []
+        self.on_whole_host: list[tuple[int, int, int]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
+    def predict(self, pixels: np.ndarray, *, whole_host: bool = False) -> np.ndarray:
         colours = [tuple(int(value) for value in image[0, 0]) for image in pixels]
         self.batches.append(colours)
+        self.on_whole_host += colours if whole_host else []
         self.entered.release()
         assert self.gate.wait(_DEADLINE_S)
         if any(colour[0] == _FAILS for colour in colours):
@@ -220,6 +222,48 @@ def test_what_arrives_while_the_model_runs_is_the_next_batch(engine: _Engine) ->
     assert engine.runtime.batches == [[(0, 0, 0)], [(n, 0, 0) for n in (1, 2, 3, 4)], [(5, 0, 0)]]
     assert [results[number].timing_ms.batch_size for number in (1, 4, 5)] == [4, 4, 1]
     assert results[1].timing_ms.queue >= held_s * 1e3  # also while nobody had read it
+
+
+def test_an_image_that_has_the_host_to_itself_gets_all_of_it(start_engine) -> None:
+    """Unless another has come meanwhile."""
+    engine = start_engine()
+    front = engine.front()
+    front.ask(1, _image(1), flags=WHOLE_HOST)
+    front.hear(1)
+    assert engine.runtime.on_whole_host == [(1, 0, 0)]
+    assert engine.runtime.entered.acquire(timeout=_DEADLINE_S)
+    engine.hold(front)
+    for number in (2, 3):
+        front.ask(number, _image(number), flags=WHOLE_HOST)
+    front.ask(4, _image(4), flags=WHOLE_HOST | SOLO)
+    front.ask(5, _image(5), flags=WHOLE_HOST)
+    time.sleep(0.1)
+    engine.release()
+    front.hear(6)
+    assert engine.runtime.batches[2:] == [[(2, 0, 0), (3, 0, 0)], [(4, 0, 0)], [(5, 0, 0)]]
+    assert engine.runtime.on_whole_host[1:] == [(5, 0, 0)]
+
+
+def test_of_what_had_the_host_to_itself_only_the_first_teaches(start_engine) -> None:
+    """What has company takes longer; but an engine that knew nothing would be given anything."""
+    engine = start_engine(target_s=1e-9)  # so that what is published is the cost of one
+    front, backlog = engine.front(), Backlog(str(engine.path))
+    front.ask(1, _image(1), flags=WHOLE_HOST)
+    front.hear(1)
+    front.ask(2, _image(2), flags=WHOLE_HOST)
+    front.hear(2)
+    first = backlog.image_s
+    assert first > 0.0
+    engine.runtime.entered.acquire(blocking=False)
+    engine.runtime.gate.clear()
+    front.ask(3, _image(3), flags=WHOLE_HOST)
+    time.sleep(2 * first + 0.1)
+    engine.release()
+    front.hear(3)
+    front.ask(4, _image(4), flags=WHOLE_HOST)  # the answer was sent before anything was learned
+    front.hear(4)
+    assert backlog.image_s == first
+    backlog.close()
 
 
 def test_an_image_that_the_model_fails_on_hurts_only_itself(engine: _Engine) -> None:

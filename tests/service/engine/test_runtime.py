@@ -1,5 +1,7 @@
 """service/engine/runtime.py: the fastest engine that reproduces the goldens is taken."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -39,20 +41,23 @@ class _Modules:
             raise ImportError(name)
         return self
 
-    def Loaded(self, version: Version, name: str, threads: int) -> "_Fake":  # noqa: ARG002, N802 - as engines have it
+    def Loaded(self, version: Version, name: str, threads: int, host_threads: int = 1) -> "_Fake":  # noqa: ARG002, N802 - as engines have it
         if name == "crashes":
             raise RuntimeError("cannot read this model")
-        return _Fake(name)
+        return _Fake(name, os.sched_getaffinity(0), host_threads)
 
 
 class _Fake:
     max_batch = 4
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, cores: set[int], host_threads: int) -> None:
         self.name = name
+        self.loaded_on = cores
+        self.host_threads = host_threads
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
-        scores = {"right": [0.7, 0.3], "near": [0.69, 0.31], "wrong": [0.3, 0.7]}[self.name]
+    def predict(self, pixels: np.ndarray, *, whole_host: bool = False) -> np.ndarray:
+        name = "wrong" if self.name == "wrong on-whole-host" and whole_host else self.name.split(maxsplit=1)[0]
+        scores = {"right": [0.7, 0.3], "near": [0.69, 0.31], "wrong": [0.3, 0.7]}[name]
         return np.array([scores] * len(pixels), np.float32)
 
 
@@ -78,7 +83,7 @@ def _try(version: Version, *names: str) -> str:
         (("right", "near"), "right"),
         (("near", "right"), "near"),
         (("wrong", "right"), "right"),
-        (("missing", "crashes", "wrong", "near", "right"), "near"),
+        (("missing", "crashes", "wrong", "wrong on-whole-host", "near", "right"), "near"),
     ],
     ids=" ".join,
 )
@@ -97,6 +102,18 @@ def test_when_none_is_right_every_reason_is_told(version: Version) -> None:
     assert "wrong: golden a: scores differ from the trainer's by 0.4000, allowed 0.02" in text
 
 
+@pytest.mark.parametrize(("host_threads", "loaded_on"), [(1, {3}), (2, {3, 4})])
+def test_only_what_uses_other_cores_is_loaded_on_them(version: Version, monkeypatch, host_threads, loaded_on) -> None:
+    """The process, its first thread, sees all cores while it loads, and is back on its own one afterwards."""
+    on = [{3}]
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: on[-1])
+    monkeypatch.setattr(runtime.os, "sched_setaffinity", lambda _, cores: on.append(cores))
+    monkeypatch.setattr(runtime.os, "setpriority", lambda *_: None)
+    choice = Candidate("right", "there", 0.02, aside=True)
+    loaded = load(version, [choice], threads=1, host_threads=host_threads, cores={3, 4})
+    assert (loaded.host_threads, loaded.loaded_on, on) == (host_threads, loaded_on, [{3}, loaded_on, {3}])
+
+
 def test_a_gpu_that_tensorflow_cannot_use_is_told(version_factory, tmp_path, monkeypatch, caplog) -> None:
     """Without the CUDA libraries TensorFlow would compute on the CPU, slower than OpenVINO, and say nothing."""
     import tensorflow as tf  # noqa: PLC0415 - seconds
@@ -111,14 +128,15 @@ def test_a_gpu_that_tensorflow_cannot_use_is_told(version_factory, tmp_path, mon
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
 def test_openvino_gives_each_image_its_own_scores(version_factory, tmp_path, size: int) -> None:
-    """Whatever the batch size, an image's scores are those that it has alone, to the last digits of float32."""
+    """Whatever the batch size and the number of threads, an image's scores are those that it has alone."""
     from service.engine.openvino import Loaded  # noqa: PLC0415 - pins itself to what is there
     from service.version import read_version  # noqa: PLC0415
 
-    loaded = Loaded(read_version(version_factory(tmp_path)), "openvino/f32", 1)
+    loaded = Loaded(read_version(version_factory(tmp_path)), "openvino/f32", 1, host_threads=2)
     pixels = np.random.default_rng(size).integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
     together = loaded.predict(pixels)
-    alone = np.concatenate([loaded.predict(one[None]) for one in pixels])
     assert together.shape == (size, 4)
-    assert np.abs(together - alone).max() < 1e-6
+    for whole_host in (False, True):
+        one_by_one = np.concatenate([loaded.predict(one[None], whole_host=whole_host) for one in pixels])
+        assert np.abs(together - one_by_one).max() < 1e-6
     assert np.ptp(together, axis=0).max() > 1e-4 or size == 1
