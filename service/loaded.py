@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from service.pool import EngineProcess, engine_cores, host_threads
+from service.pool import EngineProcess, engine_cores, host_cores
 from service.routes import VersionRoute
 from service.settings import Settings
 
@@ -48,7 +48,7 @@ class LoadedVersion:
         self._deaths_in_a_row = 0
         self._engines: list[EngineProcess] = []
         cores = engine_cores(settings.engines)
-        self._options = ("--host-threads", str(host_threads(cores)), *_options(settings))
+        self._cores = cores
         self._due: list[tuple[float, int | None]] = [(0.0, core) for core in cores]
 
     @property
@@ -96,9 +96,16 @@ class LoadedVersion:
         """Starts engines whose time has come. When the host cannot (no more processes), all of them wait a while."""
         settings = self._settings
         for due in [one for one in self._due if one[0] <= time.monotonic()]:
+            _, core = due
             try:
                 engine = EngineProcess(
-                    self._path, self._run_dir, settings.engine, due[1], settings.max_pixels, self._options
+                    self._path,
+                    self._run_dir,
+                    settings.engine,
+                    core,
+                    settings.max_pixels,
+                    _options(settings),
+                    host_cores(self._cores, core),
                 )
             except OSError as error:
                 _log.error("no engine of %s can start: %s; the next try in %g s", self._name, error, _START_RETRY_S)

@@ -18,8 +18,9 @@ from typing import Any, Final
 from service import backlog, host
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_MOST_HOST_THREADS: Final = 4
-"""Each engine has such threads, which sleep while there is more to do. More than two were not measured."""
+_FEWEST_HOST_CORES: Final = 2
+_MOST_HOST_CORES: Final = 4
+"""Each engine has a thread for each, which sleeps while there is more to do. More than two were not measured."""
 _numbers = itertools.count(1)
 _first_core: Final = int.from_bytes(os.urandom(2))
 
@@ -34,6 +35,7 @@ class EngineProcess:
         core: CPU core to pin it to; None for all.
         max_pixels: limit for one picture.
         options: further flags of the process.
+        host_cores: cores for an image that has the host to itself, its own among them; none where that is all.
 
     Raises:
         OSError: the host cannot start another process.
@@ -55,6 +57,7 @@ class EngineProcess:
         core: int | None,
         max_pixels: int,
         options: Sequence[str] = (),
+        host_cores: Sequence[int] = (),
     ) -> None:
         self.core = core
         # never used twice, so that no front takes a new engine for the one that died
@@ -68,6 +71,7 @@ class EngineProcess:
         command = [sys.executable, "-m", "service.engine", "--version-dir", str(version_dir.absolute())]
         command += ["--socket", str(self.socket), "--status-fd", str(status_writer), "--engine", engine]
         command += ["--max-pixels", str(max_pixels), *(() if core is None else ("--core", str(core))), *options]
+        command += ["--host-cores", *map(str, host_cores)] if host_cores else []
         # One engine is one thread; numeric libraries that start a thread per core would only get in its way.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         try:
@@ -168,13 +172,21 @@ def engine_cores(count: int) -> list[int | None]:
     return [cores[(first + index) % len(cores)] for index in range(count)]
 
 
-def host_threads(cores: Sequence[int | None]) -> int:
-    """Threads for an image that has the host to itself, of all engines' cores together.
+def host_cores(cores: Sequence[int | None], core: int | None) -> list[int]:
+    """The cores for an image that has the host to itself: its engine's and those of the engines beside it.
 
     Args:
-        cores: of the engines.
+        cores: of all engines of the version.
+        core: of this one.
+
+    Returns:
+        Nothing where that is one core, or all of them anyway.
     """
-    return 1 if None in cores else min(_MOST_HOST_THREADS, len(set(cores)))
+    distinct = sorted({one for one in cores if one is not None})
+    if core is None or len(distinct) < _FEWEST_HOST_CORES:
+        return []
+    at = distinct.index(core)
+    return [*distinct[at:], *distinct[:at]][:_MOST_HOST_CORES]
 
 
 def wait_until_loaded(engines: list[EngineProcess], timeout_s: float) -> None:

@@ -45,7 +45,6 @@ def main() -> int:
     # import's time; without it the import goes on, as it does where the converter is not installed.
     sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]  # None: it is not to be imported
 
-    cores = os.sched_getaffinity(0)
     # Before any runtime loads: OpenVINO with one thread pins itself to the first core that it may use.
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
@@ -61,8 +60,7 @@ def main() -> int:
                 version,
                 choices,
                 threads=len(os.sched_getaffinity(0)),
-                host_threads=options.host_threads,
-                cores=cores,
+                host_cores=frozenset(options.host_cores),
             )
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind(str(options.socket))
@@ -96,7 +94,9 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--status-fd", type=int, required=True)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--core", type=int, help="CPU core to run on; all where left out")
-    parser.add_argument("--host-threads", type=int, default=1, help="for an image that has the host to itself")
+    parser.add_argument(
+        "--host-cores", type=int, nargs="+", default=(), help="for an image that has the host to itself"
+    )
     parser.add_argument("--max-pixels", type=int, required=True)
     parser.add_argument("--url", help="for the engine tensorflow-serving, as are the next two")
     parser.add_argument("--ca-file", type=Path, default=Path())

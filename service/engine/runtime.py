@@ -112,8 +112,7 @@ def load(
     choices: Sequence[Candidate],
     threads: int,
     *,
-    host_threads: int = 1,
-    cores: Set[int] = frozenset(),
+    host_cores: Set[int] = frozenset(),
 ) -> Runtime:
     """Loads the version with the first candidate that works and gives the recorded answers.
 
@@ -121,8 +120,7 @@ def load(
         version: hashes already verified.
         choices: what to try, in this order.
         threads: CPU threads for one inference.
-        host_threads: for that of an image that has the host to itself; more than 1 is only for engines of one thread.
-        cores: where those may run.
+        host_cores: for that of an image that has the host to itself, where that is more than one thread's core.
 
     Raises:
         BrokenVersion: the pixels of the goldens are not reproduced, or no candidate gives their scores.
@@ -134,10 +132,8 @@ def load(
     for choice in choices:
         try:
             if choice.aside and threads == 1:
-                together = host_threads > 1
-                options = {"host_threads": host_threads} if together else {}
-                loading = partial(_load, choice, version, threads, **options)
-                runtime = _aside(loading, cores if together else os.sched_getaffinity(0))
+                options = {"host_threads": len(host_cores)} if host_cores else {}
+                runtime = _aside(partial(_load, choice, version, threads, **options), host_cores)
             else:
                 runtime = _load(choice, version, threads)
         except CapacityError:
@@ -167,13 +163,13 @@ def _load(choice: Candidate, version: Version, threads: int, **options: int) -> 
 
 
 def _aside(load: Callable[[], Runtime], cores: Set[int]) -> Runtime:
-    """Loads without taking the core from the engines that answer meanwhile; what threads it starts are on `cores`."""
+    """Loads without taking the core from the engines that answer meanwhile, and starts threads on `cores`, if any."""
 
     def yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ASIDE_NICE)
 
     own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # of this thread, too: oneTBB counts the cores of a process's first one
+    os.sched_setaffinity(0, cores or own)  # of this thread, too: oneTBB counts the cores of a process's first one
     try:
         with ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
             return pool.submit(load).result()

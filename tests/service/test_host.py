@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service import host, pool
-from service.pool import engine_cores, host_threads
+from service.pool import engine_cores, host_cores
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,22 @@ def test_a_quota_makes_them_fewer_and_they_have_a_core_each(eight_cores: pytest.
 
 
 @pytest.mark.parametrize(
-    ("cores", "threads"), [([None], 1), ([3], 1), ([3, 4], 2), ([3, 4, 3], 2), (list(range(16)), 4)], ids=str
+    ("cores", "core", "together"),
+    [
+        ([None], None, []),
+        ([3], 3, []),
+        ([3, 4], 4, [4, 3]),
+        ([3, 4, 3], 3, [3, 4]),
+        ([5, 6, 2, 3, 4], 5, [5, 6, 2, 3]),
+        (list(range(16)), 7, [7, 8, 9, 10]),
+    ],
+    ids=str,
 )
 def test_an_image_that_has_the_host_to_itself_gets_the_cores_of_the_engines(
-    cores: list[int | None], threads: int
+    cores: list[int | None], core: int | None, together: list[int]
 ) -> None:
-    """No more than they have, and no more than four."""
-    assert host_threads(cores) == threads
+    """Those next to the engine's own, no more than there are and no more than four."""
+    assert host_cores(cores, core) == together
 
 
 def test_a_gpu_has_one_engine(eight_cores: pytest.MonkeyPatch) -> None:

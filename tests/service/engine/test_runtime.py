@@ -102,15 +102,17 @@ def test_when_none_is_right_every_reason_is_told(version: Version) -> None:
     assert "wrong: golden a: scores differ from the trainer's by 0.4000, allowed 0.02" in text
 
 
-@pytest.mark.parametrize(("host_threads", "loaded_on"), [(1, {3}), (2, {3, 4})])
-def test_only_what_uses_other_cores_is_loaded_on_them(version: Version, monkeypatch, host_threads, loaded_on) -> None:
+@pytest.mark.parametrize(("host_cores", "host_threads", "loaded_on"), [(set(), 1, {3}), ({3, 4}, 2, {3, 4})])
+def test_only_what_uses_other_cores_is_loaded_on_them(
+    version: Version, monkeypatch, host_cores, host_threads, loaded_on
+) -> None:
     """The process, its first thread, sees all cores while it loads, and is back on its own one afterwards."""
     on = [{3}]
     monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: on[-1])
     monkeypatch.setattr(runtime.os, "sched_setaffinity", lambda _, cores: on.append(cores))
     monkeypatch.setattr(runtime.os, "setpriority", lambda *_: None)
     choice = Candidate("right", "there", 0.02, aside=True)
-    loaded = load(version, [choice], threads=1, host_threads=host_threads, cores={3, 4})
+    loaded = load(version, [choice], threads=1, host_cores=host_cores)
     assert (loaded.host_threads, loaded.loaded_on, on) == (host_threads, loaded_on, [{3}, loaded_on, {3}])
 
 
