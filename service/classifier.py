@@ -194,7 +194,7 @@ class Classifier:
             return
         bulk = call.request.bulk
         link = links[0] if len(links) == 1 else min(links, key=lambda link: (link.quiet, link.backlog.work(bulk=bulk)))
-        whole_host = len(call.request.images) == 1 and not job.solo and self._fleet.idle
+        whole_host = len(call.request.images) == 1 and not bulk and not job.solo and self._fleet.idle
         job.link, job.running = link, False
         job.wire = job.number
         link.jobs[job.wire] = job

@@ -33,7 +33,7 @@ ALL_SCORES: Final = 16
 ACTIVATION_MAP: Final = 32
 """Flag: also return the class activation map of the best label; such a job runs alone, too."""
 WHOLE_HOST: Final = 64
-"""Flag: nothing else is in flight on this host, so all of it may work on this image."""
+"""Flag: nothing else is in flight at any engine, so the cores of all of them may work on this image."""
 BULK: Final = 128
 """Flag: everybody who is not goes first."""
 

@@ -52,6 +52,11 @@ class BatchCost:
             scale = 1 + _WEIGHT_CUT_SHORT * (seconds / before - 1)
             self._seconds = [known * scale for known in self._seconds]
 
+    def observe_at_most(self, size: int, seconds: float) -> None:
+        """Learns from a batch that would have taken no longer than this, had it been run like others."""
+        if not 0.0 < self._seconds[size] <= seconds:
+            self.observe(size, seconds)
+
     def seconds(self, size: int) -> float:
         """What a batch of this size takes; 0 before the first batch."""
         return self._seconds[size]

@@ -164,13 +164,18 @@ class EngineLoop:
                 # nothing else was there when it was sent; it may be now
                 whole_host = batch[0].whole_host and len(batch) == 1 and not self._queue
                 decoded, complete = self._run(batch, whole_host=whole_host)
-                # what shares the host takes longer, so this teaches only an engine that knows nothing
-                if decoded and not batch[0].solo and not (whole_host and self._cost.seconds(1)):
-                    self._learn(decoded, self._clock() - started, complete=complete)
+                if decoded and not batch[0].solo:
+                    threads = self._runtime.host_threads if whole_host else 1
+                    self._learn(decoded, self._clock() - started, complete=complete, threads=threads)
 
-    def _learn(self, size: int, seconds: float, *, complete: bool) -> None:
+    def _learn(self, size: int, seconds: float, *, complete: bool, threads: int) -> None:
         cost = self._cost
-        (cost.observe if complete else cost.observe_at_least)(size, seconds)
+        if not complete:
+            cost.observe_at_least(size, seconds)
+        elif threads > 1:
+            cost.observe_at_most(size, threads * seconds)
+        else:
+            cost.observe(size, seconds)
         self._batch_size = size = cost.largest(self._batch_limit_s)
         batch_s = cost.seconds(size)
         self._backlog.publish(batch_s / size, batch_s)

@@ -1,7 +1,8 @@
 """OpenVINO: the fast runtime on CPU hosts. Reads the SavedModel as it is.
 
 `Core().read_model`, never `convert_model`, which sends telemetry from newly started processes. The caller must have set
-this process's CPU affinity before importing this module: OpenVINO pins a single thread to the first core that it sees.
+this process's CPU affinity before importing this module: OpenVINO pins a single thread to the first core that it sees,
+unless it is told not to, as it is where an image may have several cores.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Loaded:
 
     Static shapes are about 10 % faster than a dynamic batch, so a batch is cut into compiled sizes. Batches of 4 pay,
     larger ones do not (MobileNetV2 and ResNet50, docs/decisions.md). With `host_threads` there is another of size 1,
-    for an image that has the host to itself; its threads are where this constructor's may be.
+    for an image that has the host to itself; its threads have the cores and the priority of the constructor's.
     """
 
     def __init__(self, version: Version, name: str, threads: int, *, host_threads: int = 1) -> None:
@@ -56,9 +57,11 @@ class Loaded:
             model.reshape({model.inputs[0]: ov.PartialShape([size, side, side, 3])})
             self._by_size.append((size, core.compile_model(model, "CPU", settings).create_infer_request()))
         self._on_whole_host = self._by_size
-        if host_threads > 1 and not large:
+        self.host_threads = 1 if large else host_threads
+        if self.host_threads > 1:
             together = settings | {"INFERENCE_NUM_THREADS": host_threads}  # the size is still 1
             self._on_whole_host = [(1, core.compile_model(model, "CPU", together).create_infer_request())]
+            self.predict(np.zeros(self._input, np.uint8), whole_host=True)  # its threads start now, where this one is
 
     def predict(self, pixels: Pixels, *, whole_host: bool = False) -> Scores:
         """uint8 [N, S, S, 3] -> float32 [N, C]."""

@@ -8,8 +8,9 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -25,7 +26,7 @@ from service.version import Version
 Scores = NDArray[np.float32]
 
 _ASIDE_NICE: Final = 5
-"""A quarter of the time of a core that somebody else wants, all of one that nobody wants."""
+"""For each thread a quarter of the time of a core that somebody else wants, all of one that nobody wants."""
 
 _log = logging.getLogger("graft.engine")
 
@@ -41,10 +42,14 @@ class Runtime(Protocol):
     def max_batch(self) -> int:
         """The batch size that pays; larger ones are no faster per image."""
 
+    @property
+    def host_threads(self) -> int:
+        """Threads for an image that has the host to itself; 1 where that makes no difference."""
+
     def predict(self, pixels: Pixels, *, whole_host: bool = False) -> Scores:
         """uint8 [N, S, S, 3] -> float32 [N, C], for any N from 1 to max_batch.
 
-        `whole_host` says that nothing else is to be done there, so all of its cores may work on this.
+        `whole_host` says that nothing else is to be done there, so `host_threads` may work on this.
         """
 
     def class_activation_maps(self) -> Callable[[Pixels], NDArray[np.float32]]:
@@ -124,7 +129,7 @@ def load(
 
     Raises:
         BrokenVersion: the pixels of the goldens are not reproduced, or no candidate gives their scores.
-        CapacityError: who computes elsewhere cannot do so now.
+        CapacityError: who computes elsewhere cannot do so now, or this host has taken cores away.
     """
     goldens = version.goldens()
     pixels = golden_pixels(version, goldens)
@@ -132,8 +137,7 @@ def load(
     for choice in choices:
         try:
             if choice.aside and threads == 1:
-                options = {"host_threads": len(host_cores)} if host_cores else {}
-                runtime = _aside(partial(_load, choice, version, threads, **options), host_cores)
+                runtime = _aside(choice, version, host_cores)
             else:
                 runtime = _load(choice, version, threads)
         except CapacityError:
@@ -145,7 +149,9 @@ def load(
             refusals.append(f"{choice.name}: does not load the model ({type(error).__name__}: {str(error)[:200]})")
             continue
         try:
-            for predict in (runtime.predict, partial(runtime.predict, whole_host=True)):
+            check_scores(runtime.predict, pixels, goldens, len(version.manifest.class_names), choice.tolerance)
+            if runtime.host_threads > 1:
+                predict = partial(runtime.predict, whole_host=True)
                 check_scores(predict, pixels, goldens, len(version.manifest.class_names), choice.tolerance)
         except BrokenVersion as error:
             refusals.append(f"{choice.name}: {error}")
@@ -162,16 +168,35 @@ def _load(choice: Candidate, version: Version, threads: int, **options: int) -> 
     return loaded
 
 
-def _aside(load: Callable[[], Runtime], cores: Set[int]) -> Runtime:
-    """Loads without taking the core from the engines that answer meanwhile, and starts threads on `cores`, if any."""
+def _aside(choice: Candidate, version: Version, host_cores: Set[int]) -> Runtime:
+    """Loads without taking the core from the engines that answer meanwhile; other threads than one on `host_cores`."""
 
     def yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ASIDE_NICE)
 
+    with _on(host_cores) as count, ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
+        return pool.submit(_load, choice, version, 1, **({"host_threads": count} if count > 1 else {})).result()
+
+
+@contextmanager
+def _on(cores: Set[int]) -> Iterator[int]:
+    """Runs this thread, and those that are started meanwhile, on these cores, if any; says how many there are.
+
+    This thread, too, since oneTBB counts the cores of a process's first one.
+    """
+    if not cores:
+        yield 1
+        return
     own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores or own)  # of this thread, too: oneTBB counts the cores of a process's first one
+    _move(cores)
     try:
-        with ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
-            return pool.submit(load).result()
+        yield len(os.sched_getaffinity(0))
     finally:
-        os.sched_setaffinity(0, own)
+        _move(own)
+
+
+def _move(cores: Set[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        raise CapacityError(f"this process may not run on the CPU cores {sorted(cores)}: {error.strerror}") from error

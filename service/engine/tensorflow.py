@@ -36,6 +36,7 @@ class Loaded:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         self.max_batch = 32 if gpus else 4
+        self.host_threads = 1
         self._pads = bool(gpus)
         self._maps_signature = version.manifest.class_activation_maps.signature
         self._model = tf.saved_model.load(version.path)  # keeps the variables alive

@@ -59,6 +59,7 @@ class Loaded:
         del threads
         self.name = name
         self.max_batch = 16
+        self.host_threads = 1
         self._classes = len(version.manifest.class_names)
         self._timeout_s = timeout_s
         parts = urlsplit(url)

@@ -40,6 +40,7 @@ class _Runtime:
 
     name = "fake/f32"
     max_batch = 4
+    host_threads = 2
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, int, int]]] = []
@@ -244,25 +245,27 @@ def test_an_image_that_has_the_host_to_itself_gets_all_of_it(start_engine) -> No
     assert engine.runtime.on_whole_host[1:] == [(5, 0, 0)]
 
 
-def test_of_what_had_the_host_to_itself_only_the_first_teaches(start_engine) -> None:
-    """What has company takes longer; but an engine that knew nothing would be given anything."""
+def test_what_had_the_host_to_itself_teaches_what_it_would_take_on_one_thread_at_most(start_engine) -> None:
+    """So an engine that knows nothing learns something, and one that was slow once; it never counts as slower."""
     engine = start_engine(target_s=1e-9)  # so that what is published is the cost of one
     front, backlog = engine.front(), Backlog(str(engine.path))
-    front.ask(1, _image(1), flags=WHOLE_HOST)
-    front.hear(1)
-    front.ask(2, _image(2), flags=WHOLE_HOST)
-    front.hear(2)
-    first = backlog.image_s
-    assert first > 0.0
-    engine.runtime.entered.acquire(blocking=False)
-    engine.runtime.gate.clear()
-    front.ask(3, _image(3), flags=WHOLE_HOST)
-    time.sleep(2 * first + 0.1)
-    engine.release()
-    front.hear(3)
-    front.ask(4, _image(4), flags=WHOLE_HOST)  # the answer was sent before anything was learned
-    front.hear(4)
-    assert backlog.image_s == first
+
+    def ask(number: int, flags: int, held_s: float) -> float:
+        """What an image is said to cost after this one; the answer is sent before anything is learned."""
+        engine.runtime.gate.clear()
+        front.ask(number, _image(number), flags=flags)
+        time.sleep(held_s)
+        engine.release()
+        front.hear(number)
+        front.ask(number + 1, _image(number), flags=WHOLE_HOST | SOLO)  # which teaches nothing
+        front.hear(number + 1)
+        return backlog.image_s
+
+    first = ask(1, WHOLE_HOST, 0.1)
+    assert first >= 2 * 0.1
+    assert ask(3, WHOLE_HOST, 0.5) == first
+    assert ask(5, WHOLE_HOST, 0.0) < first
+    assert ask(7, 0, 0.5) > first
     backlog.close()
 
 

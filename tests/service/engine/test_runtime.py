@@ -1,6 +1,8 @@
 """service/engine/runtime.py: the fastest engine that reproduces the goldens is taken."""
 
+import errno
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ import pytest
 from protos.manifest_pb2 import Goldens, Manifest
 from service.engine import runtime
 from service.engine.runtime import Candidate, candidates, load
-from service.errors import BrokenVersion
+from service.errors import BrokenVersion, CapacityError
 from service.image import ImageSpec
 from service.version import Version
 
+_RIGHT = [0.7, 0.3]
 _AMX = frozenset({"avx512f", "amx_bf16"})
 
 
@@ -56,9 +59,12 @@ class _Fake:
         self.host_threads = host_threads
 
     def predict(self, pixels: np.ndarray, *, whole_host: bool = False) -> np.ndarray:
-        name = "wrong" if self.name == "wrong on-whole-host" and whole_host else self.name.split(maxsplit=1)[0]
-        scores = {"right": [0.7, 0.3], "near": [0.69, 0.31], "wrong": [0.3, 0.7]}[name]
-        return np.array([scores] * len(pixels), np.float32)
+        scores = {
+            "near": [0.69, 0.31],
+            "wrong": [0.3, 0.7],
+            "wrong-on-whole-host": [0.3, 0.7] if whole_host else _RIGHT,
+        }
+        return np.array([scores.get(self.name, _RIGHT)] * len(pixels), np.float32)
 
 
 @pytest.fixture
@@ -83,7 +89,7 @@ def _try(version: Version, *names: str) -> str:
         (("right", "near"), "right"),
         (("near", "right"), "near"),
         (("wrong", "right"), "right"),
-        (("missing", "crashes", "wrong", "wrong on-whole-host", "near", "right"), "near"),
+        (("missing", "crashes", "wrong", "near", "right"), "near"),
     ],
     ids=" ".join,
 )
@@ -102,18 +108,50 @@ def test_when_none_is_right_every_reason_is_told(version: Version) -> None:
     assert "wrong: golden a: scores differ from the trainer's by 0.4000, allowed 0.02" in text
 
 
-@pytest.mark.parametrize(("host_cores", "host_threads", "loaded_on"), [(set(), 1, {3}), ({3, 4}, 2, {3, 4})])
-def test_only_what_uses_other_cores_is_loaded_on_them(
-    version: Version, monkeypatch, host_cores, host_threads, loaded_on
-) -> None:
-    """The process, its first thread, sees all cores while it loads, and is back on its own one afterwards."""
-    on = [{3}]
-    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: on[-1])
-    monkeypatch.setattr(runtime.os, "sched_setaffinity", lambda _, cores: on.append(cores))
-    monkeypatch.setattr(runtime.os, "setpriority", lambda *_: None)
-    choice = Candidate("right", "there", 0.02, aside=True)
-    loaded = load(version, [choice], threads=1, host_cores=host_cores)
-    assert (loaded.host_threads, loaded.loaded_on, on) == (host_threads, loaded_on, [{3}, loaded_on, {3}])
+class _Host:
+    """Stands in for the kernel: which cores this process runs on, one set after the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cores: set[int]) -> None:
+        self.cores = cores
+        self.ran_on = [{3}]
+        monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: self.ran_on[-1])
+        monkeypatch.setattr(runtime.os, "sched_setaffinity", self._move)
+        monkeypatch.setattr(runtime.os, "setpriority", lambda *_: None)
+
+    def _move(self, _: int, cores: set[int]) -> None:
+        if not cores & self.cores:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.ran_on.append(cores & self.cores)
+
+
+_ASIDE = Candidate("right", "there", 0.02, aside=True)
+
+
+@pytest.mark.parametrize(
+    ("host_cores", "ran_on", "host_threads"),
+    [(set(), [{3}], 1), ({3, 4}, [{3}, {3, 4}, {3}], 2), ({3, 9}, [{3}, {3}, {3}], 1)],
+    ids=["its own core", "two cores", "two cores, of which the host has taken one away"],
+)
+def test_what_is_to_use_more_cores_is_loaded_on_them(version, monkeypatch, host_cores, ran_on, host_threads) -> None:
+    """And the process is back on its own one afterwards. It has as many threads as it really got cores."""
+    host = _Host(monkeypatch, {3, 4})
+    loaded = load(version, [_ASIDE], threads=1, host_cores=host_cores)
+    assert (loaded.host_threads, loaded.loaded_on, host.ran_on) == (host_threads, ran_on[len(ran_on) // 2], ran_on)
+
+
+def test_cores_that_are_gone_are_not_the_version_s_fault(version: Version, monkeypatch) -> None:
+    """So it is tried again later, instead of being refused for good."""
+    _Host(monkeypatch, {3})
+    with pytest.raises(CapacityError, match=r"may not run on the CPU cores \[7, 8\]: Invalid argument"):
+        load(version, [_ASIDE], threads=1, host_cores={7, 8})
+
+
+def test_both_ways_of_computing_must_be_right(version: Version, monkeypatch) -> None:
+    """One that is wrong with several threads is not used with one either."""
+    _Host(monkeypatch, {3, 4})
+    wrong = replace(_ASIDE, name="wrong-on-whole-host")
+    assert load(version, [wrong, _ASIDE], threads=1, host_cores={3, 4}).name == "right"
+    assert load(version, [wrong, _ASIDE], threads=1).name == "wrong-on-whole-host"
 
 
 def test_a_gpu_that_tensorflow_cannot_use_is_told(version_factory, tmp_path, monkeypatch, caplog) -> None:
