@@ -254,11 +254,13 @@ def test_what_had_the_host_to_itself_teaches_what_it_would_take_on_one_thread_at
         """What an image is said to cost after this one; the answer is sent before anything is learned."""
         engine.runtime.gate.clear()
         front.ask(number, _image(number), flags=flags)
+        assert engine.runtime.entered.acquire(timeout=_DEADLINE_S)
         time.sleep(held_s)
         engine.release()
         front.hear(number)
         front.ask(number + 1, _image(number), flags=WHOLE_HOST | SOLO)  # which teaches nothing
         front.hear(number + 1)
+        assert engine.runtime.entered.acquire(timeout=_DEADLINE_S)
         return backlog.image_s
 
     first = ask(1, WHOLE_HOST, 0.1)
