@@ -29,7 +29,7 @@ class Loaded:
 
     Static shapes are about 10 % faster than a dynamic batch, so a batch is cut into compiled sizes. Batches of 4 pay,
     larger ones do not (MobileNetV2 and ResNet50, docs/decisions.md). With `host_threads` there is another of size 1,
-    for an image that has the host to itself; its threads have the cores and the priority of the constructor's.
+    for an image that has the host to itself; its threads have the priority of the constructor's.
     """
 
     def __init__(self, version: Version, name: str, threads: int, *, host_threads: int = 1) -> None:
@@ -61,7 +61,7 @@ class Loaded:
         if self.host_threads > 1:
             together = settings | {"INFERENCE_NUM_THREADS": host_threads}  # the size is still 1
             self._on_whole_host = [(1, core.compile_model(model, "CPU", together).create_infer_request())]
-            self.predict(np.zeros(self._input, np.uint8), whole_host=True)  # its threads start now, where this one is
+            self.predict(np.zeros(self._input, np.uint8), whole_host=True)  # its threads start now
 
     def predict(self, pixels: Pixels, *, whole_host: bool = False) -> Scores:
         """uint8 [N, S, S, 3] -> float32 [N, C]."""

@@ -10,9 +10,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -169,30 +170,43 @@ def _load(choice: Candidate, version: Version, threads: int, **options: int) -> 
 
 
 def _aside(choice: Candidate, version: Version, host_cores: Set[int]) -> Runtime:
-    """Loads without taking the core from the engines that answer meanwhile; other threads than one on `host_cores`."""
+    """Loads without taking the core from the engines that answer meanwhile; with `host_cores`, for several threads."""
 
     def yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ASIDE_NICE)
 
-    with _on(host_cores) as count, ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
-        return pool.submit(_load, choice, version, 1, **({"host_threads": count} if count > 1 else {})).result()
+    own = os.sched_getaffinity(0)
+    with _on(host_cores or own) as cores, ThreadPoolExecutor(1, "graft-load", initializer=yield_to_others) as pool:
+        options = {"host_threads": len(cores)} if len(cores) > 1 else {}
+        runtime = pool.submit(_load, choice, version, 1, **options).result()
+    if cores - own:
+        _move_helpers(cores - own)
+    return runtime
 
 
 @contextmanager
-def _on(cores: Set[int]) -> Iterator[int]:
-    """Runs this thread, and those that are started meanwhile, on these cores, if any; says how many there are.
-
-    This thread, too, since oneTBB counts the cores of a process's first one.
-    """
-    if not cores:
-        yield 1
-        return
+def _on(cores: Set[int]) -> Iterator[Set[int]]:
+    """Runs this thread on these cores, as oneTBB counts those of a process's first one; says which there are."""
     own = os.sched_getaffinity(0)
+    if cores == own:
+        yield own
+        return
     _move(cores)
     try:
-        yield len(os.sched_getaffinity(0))
+        yield os.sched_getaffinity(0)
     finally:
         _move(own)
+
+
+def _move_helpers(cores: Set[int]) -> None:
+    """Keeps all threads but this one off this one's core, where they would only take turns with it.
+
+    oneTBB has put them on all cores of the process, whoever started them.
+    """
+    for thread in (int(task.name) for task in Path("/proc/self/task").iterdir()):
+        if thread != threading.get_native_id():
+            with suppress(ProcessLookupError):  # it has just ended
+                os.sched_setaffinity(thread, cores)
 
 
 def _move(cores: Set[int]) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -114,14 +115,18 @@ class _Host:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cores: set[int]) -> None:
         self.cores = cores
         self.ran_on = [{3}]
+        self.helpers: dict[int, set[int]] = {}
         monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: self.ran_on[-1])
         monkeypatch.setattr(runtime.os, "sched_setaffinity", self._move)
         monkeypatch.setattr(runtime.os, "setpriority", lambda *_: None)
 
-    def _move(self, _: int, cores: set[int]) -> None:
+    def _move(self, thread: int, cores: set[int]) -> None:
         if not cores & self.cores:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self.ran_on.append(cores & self.cores)
+        if thread:
+            self.helpers[thread] = cores
+        else:
+            self.ran_on.append(cores & self.cores)
 
 
 _ASIDE = Candidate("right", "there", 0.02, aside=True)
@@ -133,10 +138,17 @@ _ASIDE = Candidate("right", "there", 0.02, aside=True)
     ids=["its own core", "two cores", "two cores, of which the host has taken one away"],
 )
 def test_what_is_to_use_more_cores_is_loaded_on_them(version, monkeypatch, host_cores, ran_on, host_threads) -> None:
-    """And the process is back on its own one afterwards. It has as many threads as it really got cores."""
+    """The first thread is back on its own one afterwards, and others keep off it; as many as there are cores."""
     host = _Host(monkeypatch, {3, 4})
+    end = threading.Event()
+    helper = threading.Thread(target=end.wait)
+    helper.start()
     loaded = load(version, [_ASIDE], threads=1, host_cores=host_cores)
+    end.set()
+    helper.join()
     assert (loaded.host_threads, loaded.loaded_on, host.ran_on) == (host_threads, ran_on[len(ran_on) // 2], ran_on)
+    assert host.helpers.get(helper.native_id) == ({4} if host_threads > 1 else None)
+    assert threading.get_native_id() not in host.helpers
 
 
 def test_cores_that_are_gone_are_not_the_version_s_fault(version: Version, monkeypatch) -> None:
