@@ -5,9 +5,19 @@ becomes a real number before any front starts, a port that is taken is an error 
 finds its port free.
 """
 
+import ctypes
 import socket
+import struct
+from contextlib import suppress
+from typing import Final
 
 from service.errors import GraftError
+
+HANDSHAKE_S: Final = 0.1
+"""For so long a connection may be in the making whose client takes it for made."""
+_SO_ATTACH_FILTER: Final = 26
+_DROP_SYN: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""Classic BPF on a TCP header: load the byte of flags; with SYN among them keep nothing of the packet, else all."""
 
 
 class PortTaken(GraftError):
@@ -21,13 +31,22 @@ def hold_port(host: str, port: int) -> socket.socket:
         PortTaken: it is in use, not allowed, or the host is not one of this machine's addresses.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        holder = socket.socket(family, socket.SOCK_STREAM)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind(address)
+        return bound(host, port)
     except OSError as error:
         raise PortTaken(f"cannot listen on {at(host, port)}: {error.strerror}") from error
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket on a port that others of this user may have, too. It does not listen yet.
+
+    Raises:
+        OSError: see hold_port.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    holder = socket.socket(family, socket.SOCK_STREAM)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.bind(address)
     return holder
 
 
@@ -44,6 +63,18 @@ def require_silence(host: str, port: int) -> None:
             probe.bind(address)
         except OSError as error:
             raise PortTaken(f"cannot listen on {at(host, port)}: {error.strerror}") from error
+
+
+def take_no_more(listener: socket.socket) -> None:
+    """Keeps new connections off a listener that is about to close: it would reset those that nobody has accepted.
+
+    Those that are being made are there within HANDSHAKE_S. New ones get no answer, not even a refusal: who tries again,
+    as TCP does, finds the next front or none.
+    """
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in _DROP_SYN))
+    with suppress(OSError):  # not on every system; then the last moment is not covered
+        pointer = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
 
 
 def at(host: str, port: int) -> str:

@@ -1,1 +1,1 @@
-"""The gRPC front: grpc.aio. Translates; the classifier does the work."""
+"""The gRPC front. Translates; the classifier does the work."""

@@ -13,21 +13,22 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from service.grpc.observed import Methods
+
 SERVICE_NAME: Final = "grpc.reflection.v1.ServerReflection"
 
 
-def add_reflection(service_names: Sequence[str], server: grpc.aio.Server) -> None:
+def add_reflection(service_names: Sequence[str], methods: Methods) -> None:
     """Makes a server describe its services, reflection itself among them."""
     _describe_v1()
     servicer = ReflectionServicer([*service_names, SERVICE_NAME, reflection.SERVICE_NAME])
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, methods)  # type: ignore[no-untyped-call]  # generated
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    handlers = {"ServerReflectionInfo": method}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+    methods.add_registered_method_handlers(SERVICE_NAME, {"ServerReflectionInfo": method})
 
 
 def _describe_v1() -> None:

@@ -1,4 +1,4 @@
-"""`python -m service.grpc.server SETTINGS`: the process. One asyncio loop with grpc.aio, health and reflection."""
+"""`python -m service.grpc.server SETTINGS`: the process. One asyncio loop with all services, health and reflection."""
 
 import asyncio
 import gc
@@ -14,11 +14,13 @@ from protos import classifier_pb2, classifier_pb2_grpc
 from service.classifier import Classifier
 from service.exchange import Observer
 from service.grpc import open_inference, tensorflow_serving
-from service.grpc.observed import ObservedCalls
+from service.grpc.call import Call
+from service.grpc.observed import Methods
 from service.grpc.reflection import add_reflection
 from service.grpc.servicer import Servicer
+from service.grpc.transport import Server
 from service.log import configure_log
-from service.ports import at
+from service.ports import bound
 from service.reactor import AsyncioReactor
 from service.readiness import Readiness
 from service.settings import LISTENING, Settings, load_settings
@@ -26,11 +28,8 @@ from service.settings import LISTENING, Settings, load_settings
 _SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
 _WATCHED = ("", _SERVICE)
 _OVERHEAD_BYTES = 1 << 16
-_READ_BYTES = 1 << 16
-_WINDOW_BYTES = 1 << 22
 
 _State = health_pb2.HealthCheckResponse
-_HealthContext = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, _State]
 
 
 class _Health(health_pb2_grpc.HealthServicer):
@@ -55,13 +54,13 @@ class _Health(health_pb2_grpc.HealthServicer):
         self._ending = True
         self.publish(ready=False)
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: _HealthContext) -> _State:  # noqa: N802 - the protocol's name
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Call) -> _State:  # noqa: N802 - the protocol's name
         """See the protocol."""
         if request.service not in _WATCHED:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return self._state(request.service)
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: _HealthContext) -> None:  # noqa: N802
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Call) -> None:  # noqa: N802
         """See the protocol."""
         told = None
         while True:
@@ -96,32 +95,20 @@ async def serve(settings: Settings) -> None:
         target_s=settings.target_p99_ms / 1e3,
         cache_bytes=settings.cache_bytes,
     )
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", settings.max_body_bytes + _OVERHEAD_BYTES),
-            # only messages as they are (identity): photos do not become smaller, and a few kB of zeros would cost as
-            # much memory as the largest message
-            ("grpc.compression_enabled_algorithms_bitset", 1),
-            # a photo is read in one piece instead of four, and no call is accompanied by a ping that measures the line;
-            # so the window is large from the start
-            ("grpc.experimental.tcp_read_chunk_size", _READ_BYTES),
-            ("grpc.experimental.tcp_min_read_chunk_size", _READ_BYTES),
-            ("grpc.http2.bdp_probe", 0),
-            ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
-            ("grpc.so_reuseport", 1),  # the supervisor holds the port with a socket of its own; see service/ports.py
-        ],
-        interceptors=[ObservedCalls(Observer(settings))],
-    )
+    methods = Methods(Observer(settings))
     health = _Health()
     readiness = Readiness(classifier, reactor, health.publish, target_s=settings.target_p99_ms / 1e3)
     servicer = Servicer(classifier, settings)
-    classifier_pb2_grpc.add_ImageClassifierServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
-    server.add_generic_rpc_handlers(tuple(tensorflow_serving.services(classifier, settings)))
-    server.add_generic_rpc_handlers((open_inference.service(classifier, settings, readiness),))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    add_reflection([_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name], server)
-    server.add_insecure_port(at(settings.host, settings.grpc_port))
-    await server.start()
+    classifier_pb2_grpc.add_ImageClassifierServicer_to_server(servicer, methods)  # type: ignore[no-untyped-call]  # generated
+    for name, handlers in tensorflow_serving.services(classifier, settings).items():
+        methods.add_registered_method_handlers(name, handlers)
+    methods.add_registered_method_handlers(
+        open_inference.SERVICE, open_inference.methods(classifier, settings, readiness)
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health, methods)  # type: ignore[arg-type]  # what it does to a server, it can do to these
+    add_reflection([_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name], methods)
+    server = Server(methods.by_name, settings.max_body_bytes + _OVERHEAD_BYTES, settings.request_timeout_s)
+    await server.start(bound(settings.host, settings.grpc_port))
     # what is loaded stays: never walk it again when collecting garbage
     gc.collect()
     gc.freeze()

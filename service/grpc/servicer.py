@@ -23,8 +23,9 @@ from protos.classifier_pb2_grpc import ImageClassifierServicer
 from service import errors, tensors
 from service.classifier import Classifier
 from service.exchange import note_failure, observe_answer, present
+from service.grpc.call import Call
 from service.grpc.models import get_model, list_models
-from service.grpc.stream import Stream, StreamContext
+from service.grpc.stream import Stream
 from service.grpc.waiting import answer_of, read_terms
 from service.metrics import count_request
 from service.request import Request, check_count
@@ -38,11 +39,8 @@ STATUS: Final[dict[type[errors.GraftError], grpc.StatusCode]] = {
 """The gRPC status of every error that a client can meet."""
 
 _DEFAULT_TOP_K: Final = 5
+_PRIORITIES: Final = frozenset(Priority.values())
 _log = logging.getLogger("graft.grpc")
-
-_Context = grpc.aio.ServicerContext[ClassifyRequest, ClassifyResponse]
-_ClassifyContext = _Context | StreamContext
-_AnyContext = _ClassifyContext | grpc.aio.ServicerContext[GetModelRequest, Model]
 
 
 class Servicer(ImageClassifierServicer):
@@ -54,7 +52,7 @@ class Servicer(ImageClassifierServicer):
         self._streams: set[Stream] = set()
 
     async def Classify(  # noqa: N802 - the protocol's name
-        self, request: ClassifyRequest, context: _Context
+        self, request: ClassifyRequest, context: Call
     ) -> ClassifyResponse:
         """See protos/classifier.proto."""
         try:
@@ -70,7 +68,7 @@ class Servicer(ImageClassifierServicer):
     async def ClassifyStream(  # noqa: N802 - the protocol's name
         self,
         request_iterator: AsyncIterator[ClassifyStreamRequest],  # noqa: ARG002 - it has no flow control of its own
-        context: StreamContext,
+        context: Call,
     ) -> None:
         """See protos/classifier.proto. Every request counts as one in the metrics; the stream itself does not."""
 
@@ -94,11 +92,11 @@ class Servicer(ImageClassifierServicer):
         stream = Stream(context, answer, self._settings.max_body_bytes)
         self._streams.add(stream)
         try:
-            finished = await stream.run()
+            await stream.run()
+        except errors.GraftError as error:
+            await _abort(context, error)
         finally:
             self._streams.discard(stream)
-        if not finished:
-            await _abort(context, errors.Unavailable("the service is ending; send again what was not answered"))
 
     def end_streams(self) -> None:
         """Lets every stream answer what it has read and end; for a service that is about to end itself."""
@@ -108,7 +106,7 @@ class Servicer(ImageClassifierServicer):
     async def ListModels(  # noqa: N802 - the protocol's name
         self,
         request: ListModelsRequest,  # noqa: ARG002 - it has no fields
-        context: grpc.aio.ServicerContext[ListModelsRequest, ListModelsResponse],
+        context: Call,
     ) -> ListModelsResponse:
         """See protos/classifier.proto."""
         del context
@@ -116,7 +114,7 @@ class Servicer(ImageClassifierServicer):
         return list_models(self._classifier.routes)
 
     async def GetModel(  # noqa: N802 - the protocol's name
-        self, request: GetModelRequest, context: grpc.aio.ServicerContext[GetModelRequest, Model]
+        self, request: GetModelRequest, context: Call
     ) -> Model:
         """See protos/classifier.proto."""
         try:
@@ -126,7 +124,7 @@ class Servicer(ImageClassifierServicer):
         count_request("grpc", "OK")
         return model
 
-    async def _answer(self, request: ClassifyRequest, context: _ClassifyContext) -> ClassifyResponse:
+    async def _answer(self, request: ClassifyRequest, context: Call) -> ClassifyResponse:
         """Answers a request.
 
         Raises:
@@ -153,7 +151,7 @@ def _request(request: ClassifyRequest, terms: Terms) -> Request:
         raise errors.InvalidRequest(f"expected version to be 0 (the live one) or larger, got {request.version}")
     if request.top_k < 0:
         raise errors.InvalidRequest(f"expected top_k to be 0 ({_DEFAULT_TOP_K} labels) or larger, got {request.top_k}")
-    if request.priority not in Priority.values():
+    if request.priority not in _PRIORITIES:
         raise errors.InvalidRequest(f"expected priority to be 0 (interactive) or 1 (bulk), got {request.priority}")
     return Request(
         [image.data for image in request.images],
@@ -169,12 +167,12 @@ def _request(request: ClassifyRequest, terms: Terms) -> Request:
     )
 
 
-async def _abort(context: _AnyContext, error: errors.GraftError) -> NoReturn:
+async def _abort(context: Call, error: errors.GraftError) -> NoReturn:
     status = STATUS[type(error)]
     count_request("grpc", status.name)
     note_failure(error.code)
-    metadata = [*context.trailing_metadata(), ("graft-error-code", error.code)]
+    metadata = [("graft-error-code", error.code)]
     if isinstance(error, errors.Overloaded):
         metadata.append(("grpc-retry-pushback-ms", str(max(1, round(error.retry_after_s * 1e3)))))
-    await context.abort(status, error.detail, tuple(metadata))
+    await context.abort(status, error.detail, metadata)
     raise AssertionError("abort always raises. This is a bug.")

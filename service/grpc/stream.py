@@ -5,10 +5,9 @@ Owns the order of reading and writing, not what a request means.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from protos.classifier_pb2 import (
     ClassifyRequest,
@@ -17,13 +16,12 @@ from protos.classifier_pb2 import (
     ClassifyStreamResponse,
     Error,
 )
-from service.errors import GraftError
+from service.errors import GraftError, InvalidRequest, Unavailable
+from service.grpc.call import Call
 
 WINDOW_IMAGES: Final = 64
 """Images of one stream that are read and not yet answered; the next request is read when there are fewer. Two full
 batches for each of eight engines, and an eighth of the default --max-queue."""
-
-StreamContext = grpc.aio.ServicerContext[ClassifyStreamRequest, ClassifyStreamResponse]
 
 
 class Stream:
@@ -33,18 +31,18 @@ class Stream:
     holds is bounded by the window and one request more, whatever the client does.
 
     Args:
-        context: the call.
+        call: whose.
         answer: answers one request; raises GraftError when it fails as a whole.
         window_bytes: bytes of requests that are read and not yet answered; the next is read when there are fewer.
     """
 
     def __init__(
         self,
-        context: StreamContext,
+        call: Call,
         answer: Callable[[ClassifyRequest], Awaitable[ClassifyResponse]],
         window_bytes: int,
     ) -> None:
-        self._context = context
+        self._call = call
         self._answer = answer
         self._window_bytes = window_bytes
         self._images = 0
@@ -53,12 +51,21 @@ class Stream:
         self._writing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._ending = False
+        self._refusal: InvalidRequest | None = None
 
-    async def run(self) -> bool:
-        """Serves the stream; False when it was ended by `end` and the client may have more to say."""
+    async def run(self) -> None:
+        """Serves the stream, until the client has said all or `end` was called.
+
+        Raises:
+            Unavailable: it was ended, and the client may have more to say.
+            InvalidRequest: it sent what is no request.
+        """
         async with asyncio.TaskGroup() as tasks:  # when the client goes away, all of them are cancelled
             self._reading = tasks.create_task(self._read(tasks))
-        return not self._ending
+        if self._ending:
+            raise Unavailable("the service is ending; send again what was not answered")
+        if self._refusal:
+            raise self._refusal
 
     def end(self) -> None:
         """Reads nothing more; what was read is still answered."""
@@ -68,8 +75,12 @@ class Stream:
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         while not self._ending:
-            message = await self._context.read()
-            if not isinstance(message, ClassifyStreamRequest):  # grpc.aio.EOF: the client has said all
+            try:
+                message: ClassifyStreamRequest | None = await self._call.read()
+            except DecodeError:
+                self._refusal = InvalidRequest("expected a ClassifyStreamRequest, got a message that is none")
+                return
+            if message is None:
                 return
             cost = max(1, len(message.request.images)), message.ByteSize()
             self._images += cost[0]
@@ -86,8 +97,7 @@ class Stream:
         except GraftError as error:
             response.error.CopyFrom(Error(code=error.code, detail=error.detail))
         async with self._writing:
-            with suppress(grpc.aio.BaseError):  # the client has gone away; gRPC is about to cancel us
-                await self._context.write(response)
+            await self._call.write(response)
         self._images -= images
         self._bytes -= size_bytes
         self._room.set()

@@ -1,12 +1,9 @@
 """Gunicorn's gevent worker, with a shortcut for plain requests (service/http/plain.py), that outlives its master."""
 
-import ctypes
 import logging
 import os
 import socket
-import struct
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,6 +14,8 @@ from gevent.server import StreamServer
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
+from service.ports import HANDSHAKE_S, take_no_more
+
 _PEEK_BYTES: Final = 1 << 13
 """As much of a request as is looked at; a longer head is not plain."""
 _PATIENCE_S: Final = 30.0
@@ -26,11 +25,6 @@ _UNREAD_MS: Final = 30_000
 """For so long a client may leave its answer unread before it is hung up on."""
 _NOTIFY_EVERY_S: Final = 1.0
 _DRAINED_EVERY_S: Final = 0.05
-_HANDSHAKE_S: Final = 0.1
-"""For so long a connection may be in the making whose client takes it for made."""
-_SO_ATTACH_FILTER: Final = 26
-_DROP_SYN: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-"""Classic BPF on a TCP header: load the byte of flags; with SYN among them keep nothing of the packet, else all."""
 
 _log = logging.getLogger("graft.http")
 
@@ -136,18 +130,12 @@ class _Address:
 
 
 def _accept_all(server: StreamServer) -> None:
-    """Takes the connections that wait at the listener of a server that has stopped accepting, and those being made.
-
-    New ones get no answer, not even a refusal: who tries again, as TCP does, finds the next front or none.
-    """
-    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in _DROP_SYN))
-    with suppress(OSError):  # not on every system; then the last moment is not covered
-        pointer = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
-        server.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
-    end = time.monotonic() + _HANDSHAKE_S
+    """Takes the connections that wait at the listener of a server that has stopped accepting, and those being made."""
+    take_no_more(server.socket)
+    end = time.monotonic() + HANDSHAKE_S
     while True:
         while accepted := server.do_read():
             server.do_handle(*accepted)
         if time.monotonic() > end:
             return
-        gevent.sleep(_HANDSHAKE_S / 10)
+        gevent.sleep(HANDSHAKE_S / 10)

@@ -18,7 +18,7 @@ from protos.classifier_pb2 import (
     Result,
 )
 from protos.classifier_pb2_grpc import ImageClassifierStub
-from service.errors import GraftError, Overloaded
+from service.errors import GraftError, Overloaded, Unavailable
 from service.grpc.stream import WINDOW_IMAGES, Stream
 from tests.conftest import VersionFactory
 from tests.pictures import COLOURS, plain
@@ -215,7 +215,8 @@ def test_the_window_is_never_exceeded(images: int, window_bytes: int, held: int)
         stream.end()
         for _ in range(held):
             context.takes.release()
-        assert await running is False
+        with pytest.raises(Unavailable):
+            await running
         assert len(context.written) == context.read_count
 
     asyncio.run(run())
