@@ -164,10 +164,15 @@ def test_a_service_that_is_restarted_costs_no_row(
     eventually(lambda: _rows_written(folder) > 50, "rows")
     assert first.terminate() == 0
     assert _rows_written(folder) < 1200, "the run was over before the service ended"
+    assert run.stderr
+    said = b""
+    while b"waiting for the service: " not in said:  # until then, a connection that is not answered may be all it sees
+        more = os.read(run.stderr.fileno(), 4096)
+        assert more, said
+        said += more
     start_service(folder / "models", grpc_port=port)
-    _, said = run.communicate(timeout=120)
-    assert run.returncode == 1, said
-    assert b"waiting for the service: " in said
+    _, rest = run.communicate(timeout=120)
+    assert run.returncode == 1, said + rest
     assert _found(folder / "r.csv") == _expected()
 
 
