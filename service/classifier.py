@@ -44,6 +44,8 @@ from service.wire import BULK, SOLO, WHOLE_HOST, Kind, classify_header
 
 _DEATHS_REMEMBERED: Final = 1000
 _DEATHS_OF_POISON: Final = 2
+_HEAR_S: Final = 0.001
+"""So often at most an engine is listened to out of turn."""
 
 
 class Classifier:
@@ -80,6 +82,7 @@ class Classifier:
         self._clock = clock
         self._waiting: list[Job] = []
         self._next_number = 0
+        self._heard = -math.inf
         self._deaths: OrderedDict[bytes, int] = OrderedDict()  # of engines, by the digest of what was alone in them
         self._fleet = Fleet(
             reactor, routes_path, on_frame=self._on_frame, on_lost=self._on_lost, on_look=self._on_look, clock=clock
@@ -115,6 +118,10 @@ class Classifier:
             self._check(resolved, request, images)
         except Overloaded:
             # a loop that is busy with refusing has not come to what was answered meanwhile, and engines would run dry
+            now = self._clock()
+            if now < self._heard + _HEAR_S:
+                raise
+            self._heard = now
             heard = [link.hear() for link in self._fleet.accepting(*resolved)]
             if not any(heard):
                 raise

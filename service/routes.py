@@ -157,14 +157,17 @@ class Routes:
         return route.class_names if route else ()
 
     def _find(self, model: str) -> tuple[str, ModelRoute]:
-        names = ", ".join(sorted(self.models)) or "none"
         if not model and len(self.models) != 1:
-            raise ModelNotFound(f"expected a model name, got none; there are: {names}")
+            raise ModelNotFound(f"expected a model name, got none; there are: {self._names}")
         model = model or next(iter(self.models))
         found = self.models.get(model)
         if found is None:
-            raise ModelNotFound(f"no model {model[:100]!r}; there are: {names}")
+            raise ModelNotFound(f"no model {model[:100]!r}; there are: {self._names}")
         return model, found
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(sorted(self.models)) or "none"
 
 
 def write_routes(path: Path, routes: Routes) -> None:

@@ -22,6 +22,8 @@ _HEAD: Final = b"\x88" + literal("content-type", "application/grpc")
 _OK: Final = literal("grpc-status", "0")
 _IDENTITY: Final = (("grpc-accept-encoding", "identity"),)
 _PREFIX_BYTES: Final = 5
+_FIRST_BYTES: Final = 1 << 16
+"""Of a message that are made room for when it begins."""
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _OF_PROTOCOL: Final = (b":", b"grpc-", b"content-type")
@@ -112,6 +114,30 @@ class Call:
         limit_s: for a call that does not last, however long its client would wait.
     """
 
+    __slots__ = (
+        "_allowed",
+        "_changed",
+        "_connection",
+        "_deadline",
+        "_details",
+        "_filled",
+        "_head",
+        "_message",
+        "_messages",
+        "_method",
+        "_most_bytes",
+        "_prefix",
+        "_said_all",
+        "_size",
+        "_stream",
+        "_task",
+        "_window_bytes",
+        "due",
+        "metadata",
+        "status",
+        "trailing",
+    )
+
     def __init__(
         self,
         connection: Connection[Head],
@@ -137,10 +163,10 @@ class Call:
         self._deadline = now + head.timeout_s
         self._head = _HEAD  # until it is sent
         self._task: asyncio.Task[None] | None = None
-        # what is known of the next message, what there is of it, and those that nobody has read
+        # the start of the next message, what there is of it, how long it will be, and those that nobody has read
         self._prefix = b""
         self._message: bytearray | None = None
-        self._filled = 0
+        self._size = self._filled = 0
         self._messages: deque[bytearray] = deque()
         self._said_all = False
         self._allowed = window_bytes
@@ -178,7 +204,7 @@ class Call:
                 return None
             await self._change()
         message = self._messages.popleft()
-        held = sum(map(len, self._messages)) + len(self._message or b"")
+        held = sum(map(len, self._messages)) + (0 if self._message is None else self._size)
         more = self._window_bytes - self._allowed - held
         if more > self._window_bytes // 4:
             self._allowed += more
@@ -225,20 +251,23 @@ class Call:
                 if len(self._prefix) == _PREFIX_BYTES:
                     self._begin_message()
             else:
-                taken = min(len(self._message) - self._filled, end - at)
-                self._message[self._filled : self._filled + taken] = data[at : at + taken]
+                message, filled = self._grown(self._message), self._filled
+                taken = min(len(message) - filled, end - at)
+                message[filled : filled + taken] = data[at : at + taken]
                 at += taken
                 self.wrote(taken)
 
     def room(self) -> memoryview | None:
         """See http2.Receiver."""
-        return None if self._message is None or self.status else memoryview(self._message)[self._filled :]
+        if self._message is None or self.status:
+            return None
+        return memoryview(self._grown(self._message))[self._filled :]
 
     def wrote(self, size: int) -> None:
         """See http2.Receiver."""
         message = self._message
         self._filled += size
-        if message is not None and self._filled == len(message):
+        if message is not None and self._filled == self._size:
             self._message = None
             self._messages.append(message)
             self._tell()
@@ -282,12 +311,18 @@ class Call:
         elif self._messages and not self._method.reads:
             self.end_with(StatusCode.UNIMPLEMENTED, "expected one message, got more")
         else:
-            self._message, self._filled = bytearray(size), 0
+            self._message, self._size, self._filled = bytearray(min(size, _FIRST_BYTES)), size, 0
             self._allowed -= _PREFIX_BYTES + size
             if self._allowed < 0:  # it would never be whole
                 self._connection.grant(self._stream, -self._allowed)
                 self._allowed = 0
             self.wrote(0)
+
+    def _grown(self, message: bytearray) -> bytearray:
+        """The message with room for more: as much as has come, not as much as was said to come, which costs nobody."""
+        if self._filled == len(message):
+            message.extend(bytes(min(self._filled, self._size - self._filled)))
+        return message
 
     async def _run(self, message: bytearray | None) -> None:
         try:

@@ -41,6 +41,7 @@ class Server:
     Attributes:
         peers: those who are connected.
         ending: whether those who come now are sent away.
+        buffer: what one of them has just sent.
 
     Args:
         methods: by "/package.Service/Method".
@@ -54,6 +55,7 @@ class Server:
         self.most_bytes = most_bytes
         self.limit_s = limit_s
         self.ending = False
+        self.buffer = memoryview(bytearray(_BUFFER_BYTES))
 
     async def start(self, listener: socket.socket) -> None:
         """Takes connections."""
@@ -101,9 +103,7 @@ class _Peer(asyncio.BufferedProtocol):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._memory = bytearray(_BUFFER_BYTES)
-        self._view = memoryview(self._memory)
-        self._end = 0
+        self._left = b""
         self._elsewhere = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,27 +122,29 @@ class _Peer(asyncio.BufferedProtocol):
         self.http2.lose()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Called by asyncio."""
+        """Called by asyncio, which then receives into it, at once."""
         del sizehint
-        room = None if self._end else self.http2.room()
+        left = len(self._left)
+        room = None if left else self.http2.room()
         self._elsewhere = room is not None
-        return self._view[self._end :] if room is None else room
+        if room is not None:
+            return room
+        self._server.buffer[:left] = self._left
+        return self._server.buffer[left:]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Called by asyncio."""
+        """Called by asyncio: so much has come."""
         if self._elsewhere:
             self.http2.wrote(nbytes)
             return
-        end = self._end + nbytes
+        data = self._server.buffer[: len(self._left) + nbytes]
         try:
-            taken = self.http2.receive(self._view[:end])
+            taken = self.http2.receive(data)
         except Fault as fault:
             self.http2.fail(fault)
             self.close()
-            return
-        self._end = end - taken
-        if self._end:
-            self._memory[: self._end] = self._memory[taken:end]
+        else:
+            self._left = bytes(data[taken:])
 
     def pause_writing(self) -> None:
         """Called by asyncio: the client does not read. So nothing more is read that would have to be answered."""
