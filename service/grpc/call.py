@@ -286,6 +286,12 @@ class Call:
         else:
             self._task = asyncio.get_running_loop().create_task(self._run(self._messages.popleft()))
 
+    def stop(self) -> None:
+        """See http2.Receiver. A client that sends one message after the other might never come to an end."""
+        if self._method.reads:
+            self._said_all = True
+            self._tell()
+
     def lose(self) -> None:
         """See http2.Receiver."""
         self.status = self.status or StatusCode.CANCELLED

@@ -91,6 +91,9 @@ class Receiver(Protocol):
     def end(self) -> None:
         """The client has said all."""
 
+    def stop(self) -> None:
+        """The server ends: answer what has come."""
+
     def lose(self) -> None:
         """The client does not want an answer any more, or has gone."""
 

@@ -76,6 +76,8 @@ class Server:
             await asyncio.sleep(_POLL_S)
             took_s = time.monotonic() - began
             for peer in list(self.peers):
+                for stream in peer.http2.streams:
+                    stream.receiver.stop()
                 if took_s > _HEARD_S:
                     peer.http2.refuse()
                 if peer.http2.over and took_s > _LEAVE_S:

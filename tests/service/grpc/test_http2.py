@@ -60,6 +60,9 @@ class _Taker:
     def lose(self) -> None:
         self.said.append("lose")
 
+    def stop(self) -> None:
+        self.said.append("stop")
+
     def drained(self) -> None:
         self.drains += 1
 

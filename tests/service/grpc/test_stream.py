@@ -163,6 +163,20 @@ def test_a_stream_is_answered_and_ended_when_the_service_ends(
     assert "send again what was not answered" in ended.value.details()
 
 
+def test_a_message_that_is_none_ends_the_stream(service: Service) -> None:
+    """What came before it is answered; the error is ours, with its code."""
+    said = iter([_ask(1, plain("red")).SerializeToString(), b"\xff\xff", _ask(2, plain("red")).SerializeToString()])
+    with grpc.insecure_channel(service.grpc) as channel:
+        call = channel.stream_stream(
+            "/graft.v1.ImageClassifier/ClassifyStream", None, ClassifyStreamResponse.FromString
+        )(said, timeout=_DEADLINE_S)
+        assert next(call).id == 1
+        with pytest.raises(grpc.RpcError) as ended:
+            next(call)
+    assert ended.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(ended.value.trailing_metadata())["graft-error-code"] == "INVALID_REQUEST"
+
+
 # -- the window, exactly
 
 

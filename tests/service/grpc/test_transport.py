@@ -344,6 +344,23 @@ def test_calls_under_way_are_answered_when_it_ends() -> None:
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_a_stream_that_stays_open_ends_with_the_server() -> None:
+    """What its client has said is answered."""
+
+    async def test(server: Server, _: _Handlers, port: int) -> None:
+        async with _channel(port) as channel:
+            stream = channel.stream_stream("/a.B/EchoAll")()
+            for _ in range(3):
+                await stream.write(b"a")
+            assert await stream.read() == b"a"
+            ending = asyncio.create_task(server.stop(_PATIENCE_S))
+            assert [await stream.read() for _ in range(3)] == [b"a", b"a", grpc.aio.EOF]
+            assert await stream.code() == grpc.StatusCode.OK
+            await asyncio.wait_for(ending, _PATIENCE_S / 4)
+
+    _run(test)
+
+
 def test_servers_change_under_load_without_a_call_lost() -> None:
     """Twenty in turn on one port, while clients call as fast as they can: no call fails."""
 
