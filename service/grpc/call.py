@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from grpc import StatusCode
 
-from service.grpc.http2 import CANCEL, Connection, Header, Stream, literal
+from service.errors import Overloaded
+from service.grpc.http2 import CANCEL, HEADER_BYTES, INTERNAL_ERROR, Connection, Header, Stream, literal
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -21,23 +22,41 @@ _HEAD: Final = b"\x88" + literal("content-type", "application/grpc")
 """Of an answer: status 200, which is in HPACK's static table, and what it is."""
 _OK: Final = literal("grpc-status", "0")
 _IDENTITY: Final = (("grpc-accept-encoding", "identity"),)
+_BUSY: Final = (("graft-error-code", Overloaded.code), ("grpc-retry-pushback-ms", "1000"))
 _PREFIX_BYTES: Final = 5
 _FIRST_BYTES: Final = 1 << 16
 """Of a message that are made room for when it begins."""
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_OF_PROTOCOL: Final = (b":", b"grpc-", b"content-type")
+_OF_PROTOCOL: Final = (b":", b"grpc-")
+_CONTENT_TYPE: Final = re.compile(rb"application/grpc(?:[+;]|$)")
 _PRINTABLE: Final = "".join(chr(one) for one in range(0x20, 0x7F) if chr(one) != "%")
 _MOST_DETAIL: Final = 1024
 """Characters of an error's text: clients refuse headers that are long."""
 _PATIENCE_S: Final = 0.5
 """For so long after its deadline a call may find words of its own for it."""
+_UNREAD_S: Final = 30.0
+"""For so long a client may leave us without room for any more of an answer."""
+_UNREAD_MESSAGES: Final = 1 << 14
+"""So many of a call may wait to be read; the small ones take more memory than they have bytes."""
 
 _log = logging.getLogger("graft.grpc")
 
 
 class Aborted(Exception):
-    """A call has ended with a status that is not OK; see Call.abort."""
+    """A handler ends its call with a status that is not OK; see Call.abort.
+
+    Args:
+        status: what goes back.
+        details: the error's text.
+        trailing: what goes back besides.
+    """
+
+    def __init__(self, status: StatusCode, details: str, trailing: Metadata) -> None:
+        super().__init__(details)
+        self.status = status
+        self.details = details
+        self.trailing = trailing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +85,63 @@ class Head:
 
     Attributes:
         path: the method's name, as "/package.Service/Method".
-        content_type: as it says.
-        encoding: of its messages.
-        timeout_s: for which its client waits; infinite where it does not say, not a number where it cannot be read.
+        is_grpc: whether it is a call at all.
+        timeout_s: for which its client waits; infinite where it does not say.
         metadata: the rest, by name in small letters; binary values are left out.
+        refusal: why it cannot be answered.
     """
 
     path: bytes
-    content_type: bytes
-    encoding: str
+    is_grpc: bool
     timeout_s: float
     metadata: Mapping[str, str]
+    refusal: Aborted | None
 
 
 def read_head(headers: Sequence[Header]) -> Head:
     """Sorts a request's headers."""
     given = dict(reversed(headers))  # the first counts
-    timeout_s = math.inf
-    if b"grpc-timeout" in given:
-        found = _TIMEOUT.fullmatch(given[b"grpc-timeout"])
-        timeout_s = int(found[1]) * _UNIT_S[found[2]] if found else math.nan
     metadata = {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in given.items()
         if not name.startswith(_OF_PROTOCOL) and not name.endswith(b"-bin")
     }
+    timeout_s, refusal = math.inf, None
+    if b"grpc-timeout" in given:
+        found = _TIMEOUT.fullmatch(given[b"grpc-timeout"])
+        if found:
+            timeout_s = int(found[1]) * _UNIT_S[found[2]]
+        else:
+            refusal = Aborted(StatusCode.INTERNAL, "expected grpc-timeout to be up to 8 digits and a unit", ())
     encoding = given.get(b"grpc-encoding", b"identity").decode("latin-1")
-    return Head(given.get(b":path", b""), given.get(b"content-type", b""), encoding, timeout_s, metadata)
+    if encoding != "identity":
+        refusal = Aborted(StatusCode.UNIMPLEMENTED, f"Compression algorithm '{encoding}' is disabled.", _IDENTITY)
+    size = sum(len(name) + len(value) for name, value in headers)
+    if size > HEADER_BYTES:
+        details = f"expected at most {HEADER_BYTES} bytes of headers, got {size}"
+        refusal = Aborted(StatusCode.RESOURCE_EXHAUSTED, details, ())
+    is_grpc = _CONTENT_TYPE.match(given.get(b"content-type", b"")) is not None
+    return Head(given.get(b":path", b""), is_grpc, timeout_s, metadata, refusal)
+
+
+class Room:
+    """For the messages of all clients together: bytes that have come and are neither answered nor read.
+
+    Args:
+        most_bytes: that there may be.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+
+    def take(self, size: int) -> bool:
+        """Takes so many bytes; whether they were left."""
+        self._left -= size
+        return self._left >= 0
+
+    def give(self, size: int) -> None:
+        """Gives them back."""
+        self._left += size
 
 
 class Call:
@@ -100,9 +149,9 @@ class Call:
 
     Attributes:
         metadata: what the client sent beside the request.
-        due: when the call is ended from outside, monotonic seconds.
+        due: when it is to be ended from outside, monotonic seconds.
         trailing: what goes back behind the answer.
-        status: what it ended with; None until then.
+        over: whether its end is decided, if perhaps not sent yet.
 
     Args:
         connection: the client's.
@@ -111,6 +160,7 @@ class Call:
         head: the request's.
         most_bytes: of a message.
         window_bytes: of messages that are held before they are read.
+        room: for messages.
         limit_s: for a call that does not last, however long its client would wait.
     """
 
@@ -119,22 +169,26 @@ class Call:
         "_changed",
         "_connection",
         "_deadline",
-        "_details",
         "_filled",
         "_head",
+        "_held",
+        "_limit_s",
         "_message",
         "_messages",
         "_method",
         "_most_bytes",
         "_prefix",
+        "_room",
         "_said_all",
         "_size",
         "_stream",
+        "_taken",
         "_task",
+        "_unsent",
         "_window_bytes",
         "due",
         "metadata",
-        "status",
+        "over",
         "trailing",
     )
 
@@ -147,21 +201,25 @@ class Call:
         *,
         most_bytes: int,
         window_bytes: int,
+        room: Room,
         limit_s: float,
     ) -> None:
         now = time.monotonic()
         self.metadata = head.metadata
-        self.due = now + (head.timeout_s if method.lasts else min(head.timeout_s, limit_s)) + _PATIENCE_S
         self.trailing: Metadata = ()
-        self.status: StatusCode | None = None
+        self.over = False
+        self._deadline = now + head.timeout_s
+        self._limit_s = math.inf if method.lasts else limit_s
+        self.due = min(self._deadline, now + self._limit_s) + _PATIENCE_S  # for the request; see `said_all`
         self._connection = connection
         self._stream = stream
         self._method = method
         self._most_bytes = most_bytes
         self._window_bytes = window_bytes
-        self._details = ""
-        self._deadline = now + head.timeout_s
+        self._room = room
+        self._taken = 0
         self._head = _HEAD  # until it is sent
+        self._unsent = 0
         self._task: asyncio.Task[None] | None = None
         # the start of the next message, what there is of it, how long it will be, and those that nobody has read
         self._prefix = b""
@@ -169,12 +227,12 @@ class Call:
         self._size = self._filled = 0
         self._messages: deque[bytearray] = deque()
         self._said_all = False
+        # bytes that the client may send, and those of messages that are not read: together, a window
         self._allowed = window_bytes
+        self._held = 0
         self._changed: asyncio.Event | None = None
-        if head.encoding != "identity":
-            self.end_with(StatusCode.UNIMPLEMENTED, f"Compression algorithm '{head.encoding}' is disabled.", _IDENTITY)
-        elif math.isnan(head.timeout_s):
-            self.end_with(StatusCode.INTERNAL, "expected grpc-timeout to be up to 8 digits and a unit")
+        if head.refusal:
+            self.end_with(head.refusal)
         elif method.reads:
             self._task = asyncio.get_running_loop().create_task(self._run(None))
 
@@ -189,9 +247,7 @@ class Call:
         Raises:
             Aborted: always.
         """
-        self.status, self._details = status, details
-        self.trailing = (*self.trailing, *trailing)
-        raise Aborted
+        raise Aborted(status, details, trailing)
 
     async def read(self) -> Any:  # noqa: ANN401 - the method's request
         """The client's next message; None behind the last.
@@ -199,13 +255,15 @@ class Call:
         Raises:
             DecodeError: it is no message of the method's.
         """
+        await asyncio.sleep(0)  # others have their turn between two messages that are there
         while not self._messages:
             if self._said_all:
                 return None
             await self._change()
         message = self._messages.popleft()
-        held = sum(map(len, self._messages)) + (0 if self._message is None else self._size)
-        more = self._window_bytes - self._allowed - held
+        self._give(len(message))
+        self._held -= _PREFIX_BYTES + len(message)
+        more = self._window_bytes - self._allowed - self._held
         if more > self._window_bytes // 4:
             self._allowed += more
             self._connection.grant(self._stream, more)
@@ -225,16 +283,20 @@ class Call:
 
     def expire(self) -> None:
         """Ends the call, as it is late."""
-        self.end_with(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        if self.over:  # but for the client, which has not let us send all of it
+            unsent = sum(map(len, self._stream.outgoing))
+            if unsent < self._unsent:
+                self._unsent, self.due = unsent, time.monotonic() + _UNREAD_S
+            else:
+                self._connection.reset(self._stream, CANCEL)
+        self.end_with(Aborted(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", ()))
 
-    def end_with(self, status: StatusCode, details: str, trailing: Metadata = ()) -> None:
-        """Ends the call from outside: whatever works on it is cancelled."""
-        if self.status is not None:
+    def end_with(self, aborted: Aborted) -> None:
+        """Ends the call from outside: whatever works on it is cancelled, what was not sent yet is left out."""
+        if self.over:
             return
-        self.status = status
-        if self._stream.outgoing:  # it would wait for the client
-            self._connection.reset(self._stream, CANCEL)
-        self._finish(_trailers(status, details, trailing))
+        self._connection.drop(self._stream)
+        self._end(aborted.status, aborted.details, aborted.trailing)
         if self._task:
             self._task.cancel()
 
@@ -243,7 +305,7 @@ class Call:
     def take(self, data: memoryview) -> None:
         """See http2.Receiver."""
         at, end = 0, len(data)
-        while at < end and self.status is None:
+        while at < end and not self.over:
             if self._message is None:
                 missing = _PREFIX_BYTES - len(self._prefix)
                 self._prefix += data[at : at + missing]
@@ -259,7 +321,7 @@ class Call:
 
     def room(self) -> memoryview | None:
         """See http2.Receiver."""
-        if self._message is None or self.status:
+        if self._message is None or self.over:
             return None
         return memoryview(self._grown(self._message))[self._filled :]
 
@@ -267,23 +329,29 @@ class Call:
         """See http2.Receiver."""
         message = self._message
         self._filled += size
+        self._taken += size
+        if not self._room.take(size):
+            details = "too many messages are on their way or being answered"
+            self.end_with(Aborted(StatusCode.RESOURCE_EXHAUSTED, details, _BUSY))
+            return
         if message is not None and self._filled == self._size:
             self._message = None
             self._messages.append(message)
             self._tell()
 
-    def end(self) -> None:
+    def said_all(self) -> None:
         """See http2.Receiver."""
         self._said_all = True
-        if self.status is not None:
+        if self.over:
             return
         if self._message is not None or self._prefix:
-            self.end_with(StatusCode.INTERNAL, "the request ended within a message")
+            self.end_with(Aborted(StatusCode.INTERNAL, "the request ended within a message", ()))
         elif self._method.reads:
             self._tell()
         elif not self._messages:
-            self.end_with(StatusCode.UNIMPLEMENTED, "expected a message, got none")
+            self.end_with(Aborted(StatusCode.UNIMPLEMENTED, "expected a message, got none", ()))
         else:
+            self.due = min(self._deadline, time.monotonic() + self._limit_s) + _PATIENCE_S
             self._task = asyncio.get_running_loop().create_task(self._run(self._messages.popleft()))
 
     def stop(self) -> None:
@@ -292,11 +360,14 @@ class Call:
             self._said_all = True
             self._tell()
 
+    def give_up(self) -> None:
+        """See http2.Receiver."""
+        self.end_with(Aborted(StatusCode.UNAVAILABLE, "the service is ending", ()))
+
     def lose(self) -> None:
         """See http2.Receiver."""
-        self.status = self.status or StatusCode.CANCELLED
-        self._messages.clear()
-        self._message = None
+        self.over = True
+        self._forget()
         if self._task:
             self._task.cancel()
 
@@ -309,20 +380,27 @@ class Call:
     def _begin_message(self) -> None:
         compressed, size = self._prefix[0], int.from_bytes(self._prefix[1:])
         self._prefix = b""
+        refusal = None
         if compressed:
-            self.end_with(StatusCode.INTERNAL, "a compressed message without grpc-encoding")
+            refusal = Aborted(StatusCode.INTERNAL, "a compressed message without grpc-encoding", ())
         elif size > self._most_bytes:
             details = f"Received message larger than max ({size} vs. {self._most_bytes})"
-            self.end_with(StatusCode.RESOURCE_EXHAUSTED, details)
+            refusal = Aborted(StatusCode.RESOURCE_EXHAUSTED, details, ())
         elif self._messages and not self._method.reads:
-            self.end_with(StatusCode.UNIMPLEMENTED, "expected one message, got more")
-        else:
-            self._message, self._size, self._filled = bytearray(min(size, _FIRST_BYTES)), size, 0
-            self._allowed -= _PREFIX_BYTES + size
-            if self._allowed < 0:  # it would never be whole
-                self._connection.grant(self._stream, -self._allowed)
-                self._allowed = 0
-            self.wrote(0)
+            refusal = Aborted(StatusCode.UNIMPLEMENTED, "expected one message, got more", ())
+        elif len(self._messages) >= _UNREAD_MESSAGES:
+            details = f"expected at most {_UNREAD_MESSAGES} messages that wait to be read"
+            refusal = Aborted(StatusCode.RESOURCE_EXHAUSTED, details, ())
+        if refusal:
+            self.end_with(refusal)
+            return
+        self._message, self._size, self._filled = bytearray(min(size, _FIRST_BYTES)), size, 0
+        self._held += _PREFIX_BYTES + size
+        self._allowed -= _PREFIX_BYTES + size
+        if self._allowed < 0:  # it would never be whole
+            self._connection.grant(self._stream, -self._allowed)
+            self._allowed = 0
+        self.wrote(0)
 
     def _grown(self, message: bytearray) -> bytearray:
         """The message with room for more: as much as has come, not as much as was said to come, which costs nobody."""
@@ -333,23 +411,42 @@ class Call:
     async def _run(self, message: bytearray | None) -> None:
         try:
             answer = await self._method.run(message, self)
-        except Aborted:
-            self._finish(_trailers(self.status or StatusCode.UNKNOWN, self._details, self.trailing))
+        except Aborted as aborted:
+            self._end(aborted.status, aborted.details, aborted.trailing)
         except asyncio.CancelledError:
-            if self.status is None:
-                raise
+            self._end(StatusCode.CANCELLED, "the call was cancelled")
         except Exception as error:  # noqa: BLE001 - the last resort; logged with its trace
             _log.exception("unforeseen error")
-            self.status = StatusCode.UNKNOWN
-            self._finish(_trailers(self.status, f"Unexpected {type(error)}: {error}", self.trailing))
+            self._end(StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
         else:
-            self.status = StatusCode.OK
-            trailers = _OK + b"".join(literal(name, value) for name, value in self.trailing)
-            self._finish(trailers, b"" if answer is None else _framed(answer))
+            self._end(StatusCode.OK, data=b"" if answer is None else _framed(answer))
 
-    def _finish(self, trailers: bytes, data: bytes = b"") -> None:
-        self._connection.send(self._stream, self._head, data, trailers)
-        self._head = b""
+    def _end(self, status: StatusCode, details: str = "", trailing: Metadata = (), data: bytes = b"") -> None:
+        """Sends the end, unless it was sent before."""
+        if self.over:
+            return
+        self.over = True
+        self._forget()
+        try:
+            trailers = _trailers(status, details, (*self.trailing, *trailing))
+        except UnicodeEncodeError:
+            _log.exception("metadata that are not ASCII")
+            self._connection.reset(self._stream, INTERNAL_ERROR)
+            return
+        head = self._head
+        if not data and not self._stream.outgoing:  # nothing but trailers: only then clients may try again
+            head, trailers = b"", head + trailers
+        self._connection.send(self._stream, head, data, trailers)
+        self._unsent, self.due = sum(map(len, self._stream.outgoing)), time.monotonic() + _UNREAD_S
+
+    def _forget(self) -> None:
+        self._messages.clear()
+        self._message = None
+        self._give(self._taken)
+
+    def _give(self, size: int) -> None:
+        self._taken -= size
+        self._room.give(size)
 
     async def _change(self) -> None:
         """Waits until there is another message or room for one."""
@@ -367,7 +464,7 @@ def _framed(message: bytes) -> bytes:
 
 
 def _trailers(status: StatusCode, details: str, metadata: Metadata) -> bytes:
-    fields = [("grpc-status", str(status.value[0]))]
+    block = _OK if status is StatusCode.OK else literal("grpc-status", str(status.value[0]))
     if details:
-        fields.append(("grpc-message", quote(details[:_MOST_DETAIL], safe=_PRINTABLE)))
-    return b"".join(literal(name, value) for name, value in (*fields, *metadata))
+        block += literal("grpc-message", quote(details[:_MOST_DETAIL], safe=_PRINTABLE, errors="replace"))
+    return block + b"".join([literal(name, value) for name, value in metadata])

@@ -6,6 +6,7 @@ time and can be made once.
 """
 
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
@@ -35,13 +36,22 @@ _EMPTY_TABLE: Final = b"\x20"
 
 _FRAME_BYTES: Final = 1 << 20
 """Largest frame of data that is taken."""
-_HEADER_BYTES: Final = 1 << 14
-"""Largest head of a request, and largest frame that is not data."""
+HEADER_BYTES: Final = 1 << 14
+"""Largest head of a request that a client is told of; see `_BLOCK_BYTES`."""
+_BLOCK_BYTES: Final = 3 << 14
+"""Largest header block, and largest frame that is not data. Between the two limits the request fails, and not the whole
+connection."""
+_LIST_BYTES: Final = 1 << 16
+"""Largest list of headers that a block may become."""
 _CALLS: Final = 1024
 """Streams of one connection at a time; a client keeps back what is more."""
 _GRANT_BYTES: Final = 1 << 30
 _KNOWN: Final = 32
-"""Header blocks of a connection that are not read again when they come again."""
+_KNOWN_BYTES: Final = 1 << 10
+"""So many header blocks of a connection, of so many bytes at most, are not read again when they come again."""
+_SETTINGS_PER_S: Final = 100
+"""More are an attack: each may have to be looked at for every stream."""
+_CORKED_BYTES: Final = 1 << 16
 
 _HEAD = struct.Struct("!BHBBI")
 """Of a frame: its length in three bytes, kind, flags, stream."""
@@ -88,11 +98,14 @@ class Receiver(Protocol):
     def wrote(self, size: int) -> None:
         """So many bytes were written there."""
 
-    def end(self) -> None:
-        """The client has said all."""
+    def said_all(self) -> None:
+        """The client has."""
 
     def stop(self) -> None:
         """The server ends: answer what has come."""
+
+    def give_up(self) -> None:
+        """The server ends now."""
 
     def lose(self) -> None:
         """The client does not want an answer any more, or has gone."""
@@ -148,17 +161,23 @@ class Connection(Generic[H]):
         window_bytes: int,
     ) -> None:
         self.blocked = False
-        self._write = write
+        self._out = write
+        self._corked: list[bytes] | None = None  # while what has arrived is taken, what is written goes out together
+        self._corked_bytes = 0
         self._read = read
         self._begin = begin
         self._window_bytes = window_bytes
-        self._decoder = Decoder(max_header_list_size=_HEADER_BYTES)
+        self._decoder = Decoder(max_header_list_size=_LIST_BYTES)
         self._known: dict[bytes, H] = {}  # by header block, as long as the table that blocks refer to stays the same
         self._streams: dict[int, Stream] = {}
+        self._waiting: dict[int, Stream] = {}  # those of them that the client does not let us send more of
         self._last = 0
         self._greeted = False
-        self._ending = False
+        # how it ends: it is announced; the client has heard of it, so what comes now is refused; all else is answered
+        self._announced = False
         self._refusing = False
+        self._settings_since = 0.0
+        self._settings = 0
         # what the client allows
         self._send_window = self._first_window = _FIRST_WINDOW_BYTES
         self._largest_frame = _SMALLEST_FRAME_LIMIT
@@ -176,13 +195,18 @@ class Connection(Generic[H]):
             (_MAX_CONCURRENT_STREAMS, _CALLS),
             (_INITIAL_WINDOW_SIZE, window_bytes),
             (_MAX_FRAME_SIZE, _FRAME_BYTES),
-            (_MAX_HEADER_LIST_SIZE, _HEADER_BYTES),
+            (_MAX_HEADER_LIST_SIZE, HEADER_BYTES),
         )
         grown = _UINT32.pack(_LARGEST_WINDOW - _FIRST_WINDOW_BYTES)
         write(
             _frame(_SETTINGS, 0, 0, b"".join(_SETTING.pack(*one) for one in settings))
             + _frame(_WINDOW_UPDATE, 0, 0, grown)
         )
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the client speaks HTTP/2."""
+        return self._greeted
 
     @property
     def over(self) -> bool:
@@ -203,11 +227,20 @@ class Connection(Generic[H]):
             data: from where the last call ended.
 
         Returns:
-            How many bytes were taken; the others begin a frame, and are to be given again with what follows them.
+            How many bytes were taken; the others are to be given again, with what follows them: they begin a frame, or
+            `blocked` has come true.
 
         Raises:
             Fault: the connection cannot go on.
         """
+        self._corked = []
+        try:
+            return self._receive(data)
+        finally:
+            self._uncork()
+            self._corked = None
+
+    def _receive(self, data: memoryview) -> int:
         at, end = 0, len(data)
         if not self._greeted:
             if PREFACE[:end] != data[: len(PREFACE)]:
@@ -220,7 +253,7 @@ class Connection(Generic[H]):
                 at += self._take_data(data[at:])
                 if self._data_left or self._padding_left:
                     return at
-            if end - at < _HEAD.size:
+            if end - at < _HEAD.size or self.blocked:
                 return at
             high, low, kind, flags, number = _HEAD.unpack_from(data, at)
             length, number, start = high << 16 | low, number & _LARGEST_WINDOW, at + _HEAD.size
@@ -233,8 +266,8 @@ class Connection(Generic[H]):
                 self._begin_data(number, length, padding, ends=bool(flags & _END_STREAM))
                 at = start + (1 if padding else 0)
                 continue
-            if length > _HEADER_BYTES:
-                raise Fault(FRAME_SIZE_ERROR, f"expected frames of at most {_HEADER_BYTES} bytes, got {length}")
+            if length > _BLOCK_BYTES:
+                raise Fault(FRAME_SIZE_ERROR, f"expected frames of at most {_BLOCK_BYTES} bytes, got {length}")
             if end - start < length:
                 return at
             at = start + length
@@ -259,6 +292,7 @@ class Connection(Generic[H]):
         """The client has gone."""
         streams = self.streams
         self._streams.clear()
+        self._waiting.clear()
         for stream in streams:
             stream.receiver.lose()
 
@@ -298,7 +332,7 @@ class Connection(Generic[H]):
         stream, self._reading = self._reading, None
         if stream is not None and self._data_ends and stream.number in self._streams:
             stream.ended = True
-            stream.receiver.end()
+            stream.receiver.said_all()
 
     def _take(self, kind: int, flags: int, number: int, body: bytes) -> None:
         if self._block is not None and (kind != _CONTINUATION or number != self._block_of):
@@ -313,6 +347,7 @@ class Connection(Generic[H]):
             self._require(len(body) == _UINT32.size, FRAME_SIZE_ERROR, "a RST_STREAM of 4 bytes")
             self._require(0 < number <= self._last, PROTOCOL_ERROR, "RST_STREAM of a stream that was begun")
             stream = self._streams.pop(number, None)
+            self._waiting.pop(number, None)
             if stream:
                 stream.receiver.lose()
         elif kind == _SETTINGS:
@@ -322,7 +357,7 @@ class Connection(Generic[H]):
             self._require(number == 0, PROTOCOL_ERROR, "a PING of no stream")
             if not flags & _ACK:
                 self._write(_frame(_PING, _ACK, 0, body))
-            elif self._ending:
+            elif self._announced:
                 self.refuse()
         elif kind == _PRIORITY:
             self._require(len(body) == 5, FRAME_SIZE_ERROR, "a PRIORITY of 5 bytes")
@@ -354,8 +389,8 @@ class Connection(Generic[H]):
         if block is None:
             raise Fault(PROTOCOL_ERROR, "the rest of a header block that was never begun")
         block += body
-        if len(block) > _HEADER_BYTES:
-            raise Fault(ENHANCE_YOUR_CALM, f"expected at most {_HEADER_BYTES} bytes of headers")
+        if len(block) > _BLOCK_BYTES:
+            raise Fault(ENHANCE_YOUR_CALM, f"expected at most {HEADER_BYTES} bytes of headers")
         if flags & _END_HEADERS:
             self._block = None
             self._open(self._block_of, bytes(block), ends=self._block_ends)
@@ -366,7 +401,7 @@ class Connection(Generic[H]):
         if stream is not None:  # what stands behind a request's data; nothing in it is of use
             self._require(ends and not stream.ended, PROTOCOL_ERROR, "one end of a request")
             stream.ended = True
-            stream.receiver.end()
+            stream.receiver.said_all()
             return
         self._require(number % 2 == 1, PROTOCOL_ERROR, "a stream of a client's")
         if number <= self._last:
@@ -379,7 +414,7 @@ class Connection(Generic[H]):
         self._streams[number] = stream
         stream.receiver = self._begin(self, stream, head)
         if ends and number in self._streams:
-            stream.receiver.end()
+            stream.receiver.said_all()
 
     def _decode(self, block: bytes) -> H:
         table = self._decoder.header_table
@@ -387,13 +422,13 @@ class Connection(Generic[H]):
         try:
             headers = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except OversizedHeaderListError as error:
-            raise Fault(ENHANCE_YOUR_CALM, f"expected at most {_HEADER_BYTES} bytes of headers") from error
+            raise Fault(ENHANCE_YOUR_CALM, f"expected at most {HEADER_BYTES} bytes of headers") from error
         except HPACKError as error:
             raise Fault(COMPRESSION_ERROR, str(error)) from error
         head = self._read(headers)
         if (table.maxsize, *table.dynamic_entries) != before or len(self._known) == _KNOWN:
             self._known.clear()
-        else:
+        elif len(block) <= _KNOWN_BYTES:
             self._known[block] = head
         return head
 
@@ -404,8 +439,7 @@ class Connection(Generic[H]):
         if number == 0:
             self._send_window += grown
             self._require(self._send_window <= _LARGEST_WINDOW, FLOW_CONTROL_ERROR, "a window below 2 GiB")
-            for stream in self.streams:
-                self._pump(stream)
+            self._pump_all()
         elif number in self._streams:
             stream = self._streams[number]
             stream.send_window += grown
@@ -420,21 +454,26 @@ class Connection(Generic[H]):
             self._require(not body, FRAME_SIZE_ERROR, "nothing in an answer to SETTINGS")
             return
         self._require(len(body) % _SETTING.size == 0, FRAME_SIZE_ERROR, "SETTINGS of 6 bytes each")
-        for name, value in _SETTING.iter_unpack(body):
-            if name == _INITIAL_WINDOW_SIZE:
-                self._require(value <= _LARGEST_WINDOW, FLOW_CONTROL_ERROR, "a window below 2 GiB")
-                for stream in self._streams.values():
-                    stream.send_window += value - self._first_window
-                self._first_window = value
-            elif name == _MAX_FRAME_SIZE:
-                allowed = _SMALLEST_FRAME_LIMIT <= value <= _LARGEST_FRAME_LIMIT
-                self._require(allowed, PROTOCOL_ERROR, "frames of 16 KiB to 16 MiB")
-                self._largest_frame = value
-            elif name == _HEADER_TABLE_SIZE and value < _TABLE_BYTES:
-                self._block_start = _EMPTY_TABLE
+        now = time.monotonic()
+        if now > self._settings_since + 1:
+            self._settings_since, self._settings = now, 0
+        self._settings += 1
+        self._require(self._settings <= _SETTINGS_PER_S, ENHANCE_YOUR_CALM, f"{_SETTINGS_PER_S} SETTINGS a second")
+        chosen: dict[int, int] = dict(_SETTING.iter_unpack(body))
+        self._largest_frame = chosen.get(_MAX_FRAME_SIZE, self._largest_frame)
+        allowed = _SMALLEST_FRAME_LIMIT <= self._largest_frame <= _LARGEST_FRAME_LIMIT
+        self._require(allowed, PROTOCOL_ERROR, "frames of 16 KiB to 16 MiB")
+        if chosen.get(_HEADER_TABLE_SIZE, _TABLE_BYTES) < _TABLE_BYTES:
+            self._block_start = _EMPTY_TABLE
+        first = chosen.get(_INITIAL_WINDOW_SIZE, self._first_window)
+        self._require(first <= _LARGEST_WINDOW, FLOW_CONTROL_ERROR, "a window below 2 GiB")
+        grown, self._first_window = first - self._first_window, first
+        if grown:
+            for stream in self._streams.values():
+                stream.send_window += grown
+                self._require(stream.send_window <= _LARGEST_WINDOW, FLOW_CONTROL_ERROR, "a window below 2 GiB")
         self._write(_frame(_SETTINGS, _ACK, 0))
-        for stream in self.streams:
-            self._pump(stream)
+        self._pump_all()
 
     # -- what the client gets
 
@@ -451,7 +490,7 @@ class Connection(Generic[H]):
             stream: whose.
             head: its header block; empty for nothing.
             data: what follows, as far as the client allows; the rest when it does.
-            trailers: the header block that ends it; None when there is more to come.
+            trailers: the header block that ends it, behind the data; None when there is more to come.
         """
         if stream.number not in self._streams:
             return
@@ -466,28 +505,28 @@ class Connection(Generic[H]):
                 parts += _head(size, _DATA, 0, stream.number), data
             else:
                 stream.outgoing.append(memoryview(data))
+                self._waiting[stream.number] = stream
+        stream.trailers = trailers
         if trailers is not None and not stream.outgoing:
             parts += self._end(stream, trailers)
-        else:
-            stream.trailers = trailers
         self._write(b"".join(parts))
         if stream.outgoing:
             self._pump(stream)
 
-    def end(self, stream: Stream, block: bytes) -> None:
-        """Answers by nothing but a header block."""
-        if stream.number in self._streams:
-            stream.outgoing.clear()
-            self._write(b"".join(self._end(stream, block)))
+    def drop(self, stream: Stream) -> None:
+        """Forgets what was to be sent and waits for the client."""
+        stream.outgoing.clear()
+        self._waiting.pop(stream.number, None)
 
     def reset(self, stream: Stream, code: int) -> None:
         """Ends a stream without an answer."""
+        self.drop(stream)
         if self._streams.pop(stream.number, None):
             self._write(_frame(_RST_STREAM, 0, stream.number, _UINT32.pack(code)))
 
     def announce_end(self) -> None:
         """Says that nothing more should be begun; what was begun before the client has heard of it is still taken."""
-        self._ending = True
+        self._announced = True
         self._write(_goaway(_LARGEST_WINDOW, NO_ERROR) + _frame(_PING, 0, 0, b"the end."))
 
     def refuse(self) -> None:
@@ -506,10 +545,18 @@ class Connection(Generic[H]):
 
     def _end(self, stream: Stream, trailers: bytes) -> list[bytes]:
         del self._streams[stream.number]
+        self._waiting.pop(stream.number, None)
         parts = [*self._headers(stream, trailers, _END_HEADERS | _END_STREAM)]
         if not stream.ended:  # the rest of the request is of no use
             parts.append(_frame(_RST_STREAM, 0, stream.number, _UINT32.pack(NO_ERROR)))
         return parts
+
+    def _pump_all(self) -> None:
+        for stream in list(self._waiting.values()):
+            if self._send_window <= 0:
+                return
+            if stream.send_window > 0:
+                self._pump(stream)
 
     def _pump(self, stream: Stream) -> None:
         """Sends what waits, as far as the client allows."""
@@ -527,12 +574,28 @@ class Connection(Generic[H]):
             else:
                 stream.outgoing.popleft()
         if parts and not stream.outgoing:
+            self._waiting.pop(stream.number, None)
             if stream.trailers is not None:
                 parts += self._end(stream, stream.trailers)
             else:
                 stream.receiver.drained()
         if parts:
             self._write(b"".join(parts))
+
+    def _write(self, data: bytes) -> None:
+        if self._corked is None:
+            self._out(data)
+            return
+        self._corked.append(data)
+        self._corked_bytes += len(data)
+        if self._corked_bytes > _CORKED_BYTES:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        if self._corked:
+            self._out(b"".join(self._corked))
+            self._corked.clear()
+            self._corked_bytes = 0
 
 
 def literal(name: str, value: str) -> bytes:

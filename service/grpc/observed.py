@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from service.errors import InvalidRequest
 from service.exchange import Exchange, Observer, is_request_id, note_failure
-from service.grpc.call import Call, Method
+from service.grpc.call import Aborted, Call, Method
 from service.metrics import count_request
 
 _Run = Callable[[Any, Call], Awaitable[bytes | None]]
@@ -71,7 +71,11 @@ def _run(handler: Any) -> _Run:  # noqa: ANN401 - see above
 
     if unary:
         return answer
-    return read_and_write if handler.stream_stream else write
+    if handler.unary_stream:
+        return write
+    if handler.stream_stream:
+        return read_and_write
+    raise ValueError("expected a method with a stream both ways, or none in the request")
 
 
 def _observed(path: str, run: _Run, observer: Observer) -> _Run:
@@ -83,8 +87,11 @@ def _observed(path: str, run: _Run, observer: Observer) -> _Run:
         except asyncio.CancelledError:
             status = "CANCELLED"
             raise
+        except Aborted as aborted:
+            status = aborted.status.name
+            raise
         except BaseException:
-            status = call.status.name if call.status else "UNKNOWN"
+            status = "UNKNOWN"
             raise
         finally:
             exchange.end(status, failed=status != "OK")

@@ -28,6 +28,8 @@ from service.settings import LISTENING, Settings, load_settings
 _SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
 _WATCHED = ("", _SERVICE)
 _OVERHEAD_BYTES = 1 << 16
+_LARGEST_MESSAGES = 16
+"""So many may have come and wait for their answers, all clients together, or as many bytes of smaller ones."""
 
 _State = health_pb2.HealthCheckResponse
 
@@ -107,7 +109,8 @@ async def serve(settings: Settings) -> None:
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, methods)  # type: ignore[arg-type]  # what it does to a server, it can do to these
     add_reflection([_SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name], methods)
-    server = Server(methods.by_name, settings.max_body_bytes + _OVERHEAD_BYTES, settings.request_timeout_s)
+    most_bytes = settings.max_body_bytes + _OVERHEAD_BYTES
+    server = Server(methods.by_name, most_bytes, _LARGEST_MESSAGES * most_bytes, settings.request_timeout_s)
     await server.start(bound(settings.host, settings.grpc_port))
     # what is loaded stays: never walk it again when collecting garbage
     gc.collect()

@@ -50,6 +50,7 @@ class Servicer(ImageClassifierServicer):
         self._classifier = classifier
         self._settings = settings
         self._streams: set[Stream] = set()
+        self._ending = False
 
     async def Classify(  # noqa: N802 - the protocol's name
         self, request: ClassifyRequest, context: Call
@@ -91,6 +92,8 @@ class Servicer(ImageClassifierServicer):
 
         stream = Stream(context, answer, self._settings.max_body_bytes)
         self._streams.add(stream)
+        if self._ending:
+            stream.end()
         try:
             await stream.run()
         except errors.GraftError as error:
@@ -100,6 +103,7 @@ class Servicer(ImageClassifierServicer):
 
     def end_streams(self) -> None:
         """Lets every stream answer what it has read and end; for a service that is about to end itself."""
+        self._ending = True
         for stream in self._streams:
             stream.end()
 

@@ -54,8 +54,11 @@ class _Taker:
     def wrote(self, size: int) -> None:
         self.data += self._buffer[:size]
 
-    def end(self) -> None:
+    def said_all(self) -> None:
         self.said.append("end")
+
+    def give_up(self) -> None:
+        raise AssertionError
 
     def lose(self) -> None:
         self.said.append("lose")
@@ -209,17 +212,17 @@ _FAULTS = {
     "the rest of no block": (_frame(_CONTINUATION, _WHOLE, 1, _BLOCK), http2.PROTOCOL_ERROR),
     "the rest of another's": (_frame(_HEADERS, 0, 1) + _frame(_CONTINUATION, 4, 3, _BLOCK), http2.PROTOCOL_ERROR),
     "headers without end": (
-        _frame(_HEADERS, 0, 1) + _frame(_CONTINUATION, 0, 1, bytes(9999)) * 2,
+        _frame(_HEADERS, 0, 1) + _frame(_CONTINUATION, 0, 1, bytes(9999)) * 5,
         http2.ENHANCE_YOUR_CALM,
     ),
     "a bomb of headers": (
-        _frame(_HEADERS, _WHOLE, 1, b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 5),
+        _frame(_HEADERS, _WHOLE, 1, b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 20),
         http2.ENHANCE_YOUR_CALM,
     ),
     "no header block": (_frame(_HEADERS, _WHOLE, 1, b"\xff\xff\xff\xff\xff"), http2.COMPRESSION_ERROR),
     "a table of nothing": (_frame(_HEADERS, _WHOLE, 1, b"\xbf"), http2.COMPRESSION_ERROR),
     "a table that is too large": (_frame(_HEADERS, _WHOLE, 1, b"\x3f\xff\xff\x03"), http2.COMPRESSION_ERROR),
-    "a long frame": (_frame(_PING, 0, 0, bytes(16385)), http2.FRAME_SIZE_ERROR),
+    "a long frame": (_frame(_PING, 0, 0, bytes(49153)), http2.FRAME_SIZE_ERROR),
     "a short ping": (_frame(_PING, 0, 0, bytes(7)), http2.FRAME_SIZE_ERROR),
     "a stream's ping": (_frame(_PING, 0, 1, bytes(8)), http2.PROTOCOL_ERROR),
     "a short priority": (_frame(_PRIORITY, 0, 1, bytes(4)), http2.FRAME_SIZE_ERROR),
@@ -232,6 +235,11 @@ _FAULTS = {
     "windows of 2 GiB": (_setting(4, 2**31), http2.FLOW_CONTROL_ERROR),
     "small frames": (_setting(5, 16383), http2.PROTOCOL_ERROR),
     "large frames": (_setting(5, 2**24), http2.PROTOCOL_ERROR),
+    "a stream's window by a setting": (
+        _begin() + _wider(1, _MOST - 65535) + _setting(4, 65536),
+        http2.FLOW_CONTROL_ERROR,
+    ),
+    "too many settings": (_frame(_SETTINGS) * 101, http2.ENHANCE_YOUR_CALM),
     "a window that stays": (_wider(0, 0), http2.PROTOCOL_ERROR),
     "a short window": (_frame(_WIDER, 0, 0, bytes(3)), http2.FRAME_SIZE_ERROR),
     "a window too large": (_wider(0, _MOST), http2.FLOW_CONTROL_ERROR),

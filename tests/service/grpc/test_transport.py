@@ -1,6 +1,7 @@
 """service/grpc/transport.py and call.py: a server of gRPC as grpc's own clients meet it, and hostile ones."""
 
 import asyncio
+import json
 import logging
 import socket
 import struct
@@ -11,14 +12,17 @@ from typing import Any
 import grpc
 import pytest
 
+from service.grpc import call as call_module
+from service.grpc import transport
 from service.grpc.call import Call, Method
-from service.grpc.http2 import PREFACE
+from service.grpc.http2 import PREFACE, literal
 from service.grpc.transport import Server
 from service.ports import bound
 from tests.service.grpc.test_http2 import _BLOCK, _begin, _frame
 
 _LIMIT_S = 0.4
 _MOST_BYTES = 8 << 20
+_ROOM_BYTES = 64 << 20
 _PATIENCE_S = 20.0
 _DATA, _HEADERS, _RST, _PING, _GOAWAY = 0, 1, 3, 6, 7
 _END, _WHOLE = 1, 4
@@ -51,6 +55,21 @@ class _Handlers:
     async def refuse(self, _: bytearray, call: Call) -> bytes:
         await call.abort(grpc.StatusCode.NOT_FOUND, "grün, 100 %\n", (("x-code", "7"),))
 
+    async def recover(self, _: bytearray, call: Call) -> bytes:
+        self.begun += 1
+        if self.begun < 3:
+            await call.abort(grpc.StatusCode.UNAVAILABLE, "try again")
+        return b"there"
+
+    async def garble(self, request: bytearray, call: Call) -> bytes:
+        if request:
+            raise OSError("a name \udcff")
+        call.trailing = (("x-name", "grün"),)
+        return b""
+
+    async def ignore(self, _: None, __: Call) -> None:
+        await self.go_on.wait()
+
     async def echo_all(self, _: None, call: Call) -> None:
         async for message in call.requests():
             await call.write(message)
@@ -67,15 +86,20 @@ class _Handlers:
             "/a.B/Wait": Method(self.wait),
             "/a.B/Fail": Method(self.fail),
             "/a.B/Refuse": Method(self.refuse),
+            "/a.B/Recover": Method(self.recover),
+            "/a.B/Garble": Method(self.garble),
+            "/a.B/Ignore": Method(self.ignore, reads=True, lasts=True),
             "/a.B/EchoAll": Method(self.echo_all, reads=True, lasts=True),
             "/a.B/Many": Method(self.many, lasts=True),
         }
 
 
 @asynccontextmanager
-async def _serving(port: int = 0, limit_s: float = _LIMIT_S) -> AsyncIterator[tuple[Server, _Handlers, int]]:
+async def _serving(
+    port: int = 0, limit_s: float = _LIMIT_S, room_bytes: int = _ROOM_BYTES
+) -> AsyncIterator[tuple[Server, _Handlers, int]]:
     handlers = _Handlers()
-    server = Server(handlers.methods(), _MOST_BYTES, limit_s)
+    server = Server(handlers.methods(), _MOST_BYTES, room_bytes, limit_s)
     listener = bound("127.0.0.1", port)
     await server.start(listener)
     try:
@@ -91,9 +115,9 @@ async def _channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-def _run(test: Callable[[Server, _Handlers, int], Awaitable[None]]) -> None:
+def _run(test: Callable[[Server, _Handlers, int], Awaitable[None]], **options: Any) -> None:
     async def run() -> None:
-        async with _serving() as (server, handlers, port):
+        async with _serving(**options) as (server, handlers, port):
             await test(server, handlers, port)
 
     asyncio.run(asyncio.wait_for(run(), 60))
@@ -135,6 +159,10 @@ class _Raw:
     async def left(self) -> bytes:
         """What comes until the server hangs up."""
         return await self._reader.read()
+
+
+def _block(path: str, content_type: str = "application/grpc") -> bytes:
+    return b"\x83\x86" + literal(":path", path) + literal("content-type", content_type)
 
 
 def _message(data: bytes, flag: int = 0) -> bytes:
@@ -217,7 +245,6 @@ def test_a_deadline_ends_the_work() -> None:
                 await asyncio.wait_for(handlers.cancelled.wait(), _PATIENCE_S)
         raw = await _Raw.at(port)
         raw.writer.write(_begin(1) + _frame(_DATA, 0, 1, _message(bytes(99))[:50]))  # and never more
-        await raw.until(_HEADERS)
         _, flags, number, body = await raw.until(_HEADERS)
         assert (flags, number, b"grpc-status\x014" in body) == (_END | _WHOLE, 1, True)
         assert (await raw.until(_RST))[3] == bytes(4)
@@ -240,14 +267,193 @@ def test_work_ends_when_nobody_waits_for_it() -> None:
         handlers.cancelled.clear()
         before = set(server.peers)
         raw = await _Raw.at(port)
-        wait = b"\x83\x86\x04\x09/a.B/Wait\x0f\x10\x10application/grpc"
-        raw.writer.write(_frame(_HEADERS, _WHOLE, 1, wait) + _frame(_DATA, _END, 1, _message(b"")))
+        raw.writer.write(_frame(_HEADERS, _WHOLE, 1, _block("/a.B/Wait")) + _frame(_DATA, _END, 1, _message(b"")))
         while handlers.begun < 2:
             await asyncio.sleep(0.01)
         raw.writer.transport.abort()
         await asyncio.wait_for(handlers.cancelled.wait(), _PATIENCE_S)
         while server.peers - before:
             await asyncio.sleep(0.01)
+
+    _run(test)
+
+
+def test_clients_try_again_by_themselves() -> None:
+    """By their retry policy, which needs errors without headers before them."""
+    policy = {"maxAttempts": 4, "initialBackoff": "0.01s", "maxBackoff": "0.02s", "backoffMultiplier": 1}
+    method = {"name": [{"service": "a.B"}], "retryPolicy": policy | {"retryableStatusCodes": ["UNAVAILABLE"]}}
+
+    async def test(_: Server, handlers: _Handlers, port: int) -> None:
+        options = [("grpc.service_config", json.dumps({"methodConfig": [method]}))]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+            assert await channel.unary_unary("/a.B/Recover")(b"") == b"there"
+        assert handlers.begun == 3
+
+    _run(test)
+
+
+def test_too_much_metadata_fails_its_call_alone() -> None:
+    """Others of the same connection go on."""
+
+    async def test(_: Server, handlers: _Handlers, port: int) -> None:
+        async with _channel(port) as channel:
+            wait = channel.unary_unary("/a.B/Wait")(b"b")
+            while not handlers.begun:
+                await asyncio.sleep(0.01)
+            large = channel.unary_unary("/a.B/C")(b"a", metadata=(("x-large", "a" * 40_000),))
+            status, details = await _status(large)
+            assert (status, details.startswith("expected at most 16384 bytes of headers")) == (
+                "RESOURCE_EXHAUSTED",
+                True,
+            )
+            handlers.go_on.set()
+            assert await wait == b"b"
+
+    _run(test)
+
+
+def test_messages_that_nobody_reads_are_bounded() -> None:
+    """Five bytes each, they would fit a window a million times."""
+
+    async def test(_: Server, __: _Handlers, port: int) -> None:
+        raw = await _Raw.at(port)
+        raw.writer.write(_frame(_HEADERS, _WHOLE, 1, _block("/a.B/Ignore")))
+        for _ in range(6):
+            raw.writer.write(_frame(_DATA, 0, 1, bytes(16_000)))
+        assert b"grpc-status\x018" in (await raw.until(_HEADERS))[3]
+        raw.writer.close()
+
+    _run(test)
+
+
+def test_messages_of_all_clients_are_bounded() -> None:
+    """What is left of the room is for who comes first; it is there again when the others have gone."""
+
+    async def test(_: Server, __: _Handlers, port: int) -> None:
+        first, second = await _Raw.at(port), await _Raw.at(port)
+        half = _begin(1) + _frame(_DATA, 0, 1, _message(bytes(700_000))[:600_000])
+        first.writer.write(half)
+        await first.writer.drain()
+        await asyncio.sleep(0.1)
+        second.writer.write(half)
+        _, _, _, body = await second.until(_HEADERS)
+        assert b"grpc-status\x018" in body
+        assert b"OVERLOADED" in body
+        first.writer.close()
+        await asyncio.sleep(0.1)
+        second.writer.write(_begin(3) + _frame(_DATA, _END, 3, _message(bytes(900_000))))
+        assert (await second.until(_DATA))[2] == 3
+        second.writer.close()
+
+    _run(test, room_bytes=1_000_000)
+
+
+def test_an_answer_that_is_not_taken_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may leave no room for it; a call that is answered is not over until then."""
+    monkeypatch.setattr(call_module, "_UNREAD_S", 0.2)
+
+    async def test(_: Server, __: _Handlers, port: int) -> None:
+        raw = await _Raw.at(port)
+        raw.writer.write(_frame(4, 0, 0, struct.pack("!HI", 4, 0)))
+        raw.writer.write(_begin(1) + _frame(_DATA, _END, 1, _message(b"a")))
+        assert (await raw.until(_RST))[2:] == (1, (8).to_bytes(4))
+        raw.writer.close()
+
+    _run(test)
+
+
+def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while; who has greeted may be silent."""
+    monkeypatch.setattr(transport, "_SILENT_S", 0.1)
+
+    async def test(_: Server, __: _Handlers, port: int) -> None:
+        greeted = await _Raw.at(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.wait_for(reader.read(), _PATIENCE_S)
+        writer.close()
+        greeted.writer.write(_begin(1) + _frame(_DATA, _END, 1, _message(b"a")))
+        assert (await greeted.until(_DATA))[3] == _message(b"a")
+        greeted.writer.close()
+
+    _run(test)
+
+
+def test_errors_that_cannot_be_written_are_errors() -> None:
+    """A name that is no text, metadata that are not ASCII: the call ends all the same."""
+
+    async def test(_: Server, __: _Handlers, port: int) -> None:
+        async with _channel(port) as channel:
+            assert await _status(channel.unary_unary("/a.B/Garble")(b"a")) == (
+                "UNKNOWN",
+                "Unexpected <class 'OSError'>: a name ?",
+            )
+            assert (await _status(channel.unary_unary("/a.B/Garble")(b"")))[0] == "INTERNAL"
+
+    _run(test)
+
+
+def test_the_limit_of_an_answer_begins_with_the_whole_request() -> None:
+    """A slow upload has its own."""
+
+    async def test(_: Server, handlers: _Handlers, port: int) -> None:
+        raw = await _Raw.at(port)
+        message = _message(b"abc")
+        raw.writer.write(_frame(_HEADERS, _WHOLE, 1, _block("/a.B/Wait")) + _frame(_DATA, 0, 1, message[:6]))
+        await asyncio.sleep(1.2)
+        raw.writer.write(_frame(_DATA, _END, 1, message[6:]))
+        await asyncio.sleep(1.2)
+        handlers.go_on.set()
+        assert (await raw.until(_DATA))[3] == message
+        raw.writer.close()
+
+    _run(test, limit_s=1.0)
+
+
+def test_what_is_no_call_runs_nothing() -> None:
+    """Also where a method would have begun with the headers."""
+
+    async def test(server: Server, _: _Handlers, port: int) -> None:
+        raw = await _Raw.at(port)
+        before = len(asyncio.all_tasks())
+        for kind in ("text/html", "application/grpc-web", "application/grpcs"):
+            for index in range(50):
+                number = 2 * index + 1
+                raw.writer.write(_frame(_HEADERS, _WHOLE, number, _block("/a.B/EchoAll", kind)))
+                assert (await raw.until(_HEADERS))[3] == b"\x08\x03415"
+            raw.writer.close()
+            raw = await _Raw.at(port)
+        assert len(asyncio.all_tasks()) == before
+        (peer,) = [peer for peer in server.peers if peer.http2.streams] or [None]
+        assert peer is None
+        raw.writer.close()
+
+    _run(test)
+
+
+def test_a_slow_client_gets_all_of_its_answer_at_the_end() -> None:
+    """It takes its time, and says things meanwhile that the server does not read any more."""
+
+    async def test(server: Server, _: _Handlers, port: int) -> None:
+        raw = await _Raw.at(port)
+        wide = _frame(4, 0, 0, struct.pack("!HI", 4, 2**31 - 1)) + _frame(8, 0, 0, (2**31 - 65536).to_bytes(4))
+        raw.writer.write(wide + _frame(_HEADERS, _WHOLE, 1, _block("/a.B/Many")))
+        raw.writer.write(_frame(_DATA, _END, 1, _message(b"30")))
+        await raw.until(_DATA)
+        ending = asyncio.create_task(server.stop(_PATIENCE_S))
+        got = 0
+        while True:
+            kind, flags, _, body = await raw.frame()
+            got += len(body) if kind == _DATA else 0
+            if kind == _DATA:
+                await asyncio.sleep(0.005)
+                raw.writer.write(_frame(8, 0, 0, (1).to_bytes(4)))
+            elif kind == _PING:
+                raw.writer.write(_frame(_PING, 1, 0, body))
+            elif kind == _HEADERS and flags & _END:
+                break
+        assert got > 29 * 100_000
+        raw.writer.close()
+        await asyncio.wait_for(ending, _PATIENCE_S / 4)
 
     _run(test)
 
@@ -383,7 +589,7 @@ def test_servers_change_under_load_without_a_call_lost() -> None:
         async with _serving() as (present, _, port):
             clients = [asyncio.create_task(call(port)) for _ in range(8)]
             for _ in range(20):
-                following = Server(_Handlers().methods(), _MOST_BYTES, _LIMIT_S)
+                following = Server(_Handlers().methods(), _MOST_BYTES, _ROOM_BYTES, _LIMIT_S)
                 await following.start(bound("127.0.0.1", port))
                 await present.stop(_PATIENCE_S)
                 present = following  # noqa: PLW2901 - the one that serves
@@ -401,7 +607,7 @@ def test_a_port_is_any_hosts() -> None:
 
     async def run() -> None:
         handlers = _Handlers()
-        server = Server(handlers.methods(), _MOST_BYTES, _LIMIT_S)
+        server = Server(handlers.methods(), _MOST_BYTES, _ROOM_BYTES, _LIMIT_S)
         try:
             listener = bound("::1", 0)
         except OSError:
