@@ -26,6 +26,8 @@ _BUSY: Final = (("graft-error-code", Overloaded.code), ("grpc-retry-pushback-ms"
 _PREFIX_BYTES: Final = 5
 _FIRST_BYTES: Final = 1 << 16
 """Of a message that are made room for when it begins."""
+_GROWTH: Final = 3
+"""How much room is added to what has come, in times of that."""
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _OF_PROTOCOL: Final = (b":", b"grpc-")
@@ -125,7 +127,7 @@ def read_head(headers: Sequence[Header]) -> Head:
 
 
 class Room:
-    """For the messages of all clients together: bytes that have come and are neither answered nor read.
+    """For the messages of all clients together, from their first byte until they are answered or read.
 
     Args:
         most_bytes: that there may be.
@@ -289,6 +291,7 @@ class Call:
                 self._unsent, self.due = unsent, time.monotonic() + _UNREAD_S
             else:
                 self._connection.reset(self._stream, CANCEL)
+            return
         self.end_with(Aborted(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", ()))
 
     def end_with(self, aborted: Aborted) -> None:
@@ -321,19 +324,15 @@ class Call:
 
     def room(self) -> memoryview | None:
         """See http2.Receiver."""
-        if self._message is None or self.over:
+        if self._message is None:
             return None
-        return memoryview(self._grown(self._message))[self._filled :]
+        message = self._grown(self._message)
+        return None if self.over else memoryview(message)[self._filled :]
 
     def wrote(self, size: int) -> None:
         """See http2.Receiver."""
         message = self._message
         self._filled += size
-        self._taken += size
-        if not self._room.take(size):
-            details = "too many messages are on their way or being answered"
-            self.end_with(Aborted(StatusCode.RESOURCE_EXHAUSTED, details, _BUSY))
-            return
         if message is not None and self._filled == self._size:
             self._message = None
             self._messages.append(message)
@@ -394,7 +393,10 @@ class Call:
         if refusal:
             self.end_with(refusal)
             return
-        self._message, self._size, self._filled = bytearray(min(size, _FIRST_BYTES)), size, 0
+        first = min(size, _FIRST_BYTES)
+        if not self._reserve(first):
+            return
+        self._message, self._size, self._filled = bytearray(first), size, 0
         self._held += _PREFIX_BYTES + size
         self._allowed -= _PREFIX_BYTES + size
         if self._allowed < 0:  # it would never be whole
@@ -403,10 +405,21 @@ class Call:
         self.wrote(0)
 
     def _grown(self, message: bytearray) -> bytearray:
-        """The message with room for more: as much as has come, not as much as was said to come, which costs nobody."""
+        """The message with room for more, by what has come of it: to say that it is large costs a client nothing."""
         if self._filled == len(message):
-            message.extend(bytes(min(self._filled, self._size - self._filled)))
+            more = min(_GROWTH * self._filled, self._size - self._filled)
+            if self._reserve(more):
+                message.extend(bytes(more))
         return message
+
+    def _reserve(self, size: int) -> bool:
+        """Takes room for so many bytes of messages; where there is none, the call ends."""
+        self._taken += size
+        if self._room.take(size):
+            return True
+        details = "too many messages are on their way or being answered"
+        self.end_with(Aborted(StatusCode.RESOURCE_EXHAUSTED, details, _BUSY))
+        return False
 
     async def _run(self, message: bytearray | None) -> None:
         try:

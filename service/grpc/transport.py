@@ -53,7 +53,7 @@ class Server:
     Args:
         methods: by "/package.Service/Method".
         most_bytes: of a message.
-        room_bytes: of all messages together that have come and are neither answered nor read.
+        room_bytes: for all messages together that are on their way, or neither answered nor read.
         limit_s: for a call of one message each way, however long its client would wait.
     """
 
