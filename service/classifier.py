@@ -44,6 +44,8 @@ from service.wire import BULK, SOLO, WHOLE_HOST, Kind, classify_header
 
 _DEATHS_REMEMBERED: Final = 1000
 _DEATHS_OF_POISON: Final = 2
+_COMPANY_WEIGHT: Final = 1 / 16
+_MOST_COMPANY: Final = 0.25
 _HEAR_S: Final = 0.001
 """So often at most an engine is listened to out of turn."""
 
@@ -83,6 +85,7 @@ class Classifier:
         self._waiting: list[Job] = []
         self._next_number = 0
         self._heard = -math.inf
+        self._company = 0.0  # how many of the last images came while others were in flight, as a share
         self._deaths: OrderedDict[bytes, int] = OrderedDict()  # of engines, by the digest of what was alone in them
         self._fleet = Fleet(
             reactor, routes_path, on_frame=self._on_frame, on_lost=self._on_lost, on_look=self._on_look, clock=clock
@@ -201,7 +204,7 @@ class Classifier:
             return
         bulk = call.request.bulk
         link = links[0] if len(links) == 1 else min(links, key=lambda link: (link.quiet, link.backlog.work(bulk=bulk)))
-        whole_host = len(call.request.images) == 1 and not bulk and not job.solo and self._fleet.idle
+        whole_host = len(call.request.images) == 1 and not bulk and not job.solo and self._has_host_to_itself()
         job.link, job.running = link, False
         job.wire = job.number
         link.jobs[job.wire] = job
@@ -213,6 +216,12 @@ class Classifier:
             link.send_bulk(job.wire, header, image)
         else:
             link.send(header, image)
+
+    def _has_host_to_itself(self) -> bool:
+        """Whether nothing else is to be done, and is not likely to come at once: on all cores an image costs more."""
+        idle = self._fleet.idle
+        self._company += _COMPANY_WEIGHT * ((not idle) - self._company)
+        return idle and self._company < _MOST_COMPANY
 
     def _finish(self, job: Job, result: Result) -> None:
         self._sharing.tell(job, result)

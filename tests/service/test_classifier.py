@@ -289,6 +289,32 @@ def test_an_image_has_the_host_to_itself_while_no_engine_holds_another(run) -> N
     run(scenario)
 
 
+def test_among_many_an_image_has_the_host_to_itself_only_when_it_has_been_quiet(run) -> None:
+    """At half load one often comes alone, and the next comes soon; a single client is alone again after some requests."""
+
+    async def scenario(bench: _Bench) -> None:
+        (engine,) = await bench.begin(1)
+        answered = 0
+
+        async def ask(together: int) -> list[bool]:
+            nonlocal answered
+            for _ in range(together):
+                bench.submit(b"a")
+            await _until(lambda: len(engine.jobs) == together, "sent")
+            flags = [bool(job.flags & WHOLE_HOST) for job in engine.jobs.values()]
+            engine.answer_all()
+            answered += together
+            await bench.answered(answered)
+            return flags
+
+        assert [await ask(2) for _ in range(20)][-1] == [False, False]
+        lone = [(await ask(1))[0] for _ in range(40)]
+        assert not any(lone[:4])
+        assert all(lone[20:])
+
+    run(scenario)
+
+
 def test_pixels_that_kill_engines_are_poison_too(run) -> None:
     """Alone in two engines when they died: answered so, and remembered."""
 
