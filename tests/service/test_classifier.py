@@ -290,7 +290,7 @@ def test_an_image_has_the_host_to_itself_while_no_engine_holds_another(run) -> N
 
 
 def test_among_many_an_image_has_the_host_to_itself_only_when_it_has_been_quiet(run) -> None:
-    """At half load one often comes alone, and the next comes soon; a single client is alone again after some requests."""
+    """At half load one often comes alone, and the next soon; a single client is alone again after some requests."""
 
     async def scenario(bench: _Bench) -> None:
         (engine,) = await bench.begin(1)
