@@ -11,7 +11,6 @@ does not hold; see `_claims`.
 """
 
 import argparse
-import asyncio
 import os
 import statistics
 import sys
@@ -21,7 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.arrivals import GOOD, LATE, GrpcSender, HttpSender, Seen, closed_loop, open_loop
+from benchmarks.arrivals import (
+    GOOD,
+    LATE,
+    GrpcSender,
+    HttpSender,
+    Loop,
+    Seen,
+    begin_closed,
+    begin_open,
+    closed_loop,
+    open_loop,
+)
 from benchmarks.footprint import memory_mb
 from benchmarks.running import Running, serving
 from protos.classifier_pb2 import BULK, ClassifyRequest, Image
@@ -106,49 +116,47 @@ def main() -> int:
     if not photos:
         raise SystemExit(f"expected JPEGs below {options.photos}, found none")
     with serving(options.models, ("--target-p99-ms", str(options.target_p99_ms))) as service:
-        return asyncio.run(_measure(service, photos, options))
+        return _measure(service, photos, options)
 
 
-async def _measure(service: Running, photos: Sequence[bytes], options: argparse.Namespace) -> int:
+def _measure(service: Running, photos: Sequence[bytes], options: argparse.Namespace) -> int:
     target_ms = options.target_p99_ms
     messages = [ClassifyRequest(images=[Image(data=photo)]).SerializeToString() for photo in photos]
     senders: dict[str, Callable[[], Sender]] = {
-        "HTTP": lambda: HttpSender(service.http, photos, target_ms),
-        "gRPC": lambda: GrpcSender(service.grpc, messages, target_ms),
+        "HTTP": lambda: HttpSender(Loop(), service.http, photos, target_ms),
+        "gRPC": lambda: GrpcSender(Loop(), service.grpc, messages, target_ms),
     }
-    told = [await _overload(service, name, make, options) for name, make in senders.items()]
-    bulk, interactive = await _priorities(service, photos, told[0].peaks[-1].per_s, options)
+    told = [_overload(service, name, make, options) for name, make in senders.items()]
+    bulk, interactive = _priorities(service, photos, told[0].peaks[-1].per_s, options)
     _tell(told, bulk, interactive, options)
     broken = _claims(told, interactive, target_ms)
     sys.stdout.write("".join(f"does not hold: {one}\n" for one in broken))
     return 1 if broken else 0
 
 
-async def _overload(
-    service: Running, protocol: str, make: Callable[[], Sender], options: argparse.Namespace
-) -> Overload:
+def _overload(service: Running, protocol: str, make: Callable[[], Sender], options: argparse.Namespace) -> Overload:
     part_s, measure_s = options.seconds / _PARTS, max(4.0, options.seconds / 12)
     sender = make()
-    await closed_loop(sender, _PEAK_CLIENTS, 3)  # warm
-    many = await closed_loop(sender, _MANY_CLIENTS, 2 * measure_s)
-    peaks, parts, memory, spent_s = [await closed_loop(sender, _PEAK_CLIENTS, measure_s)], [], [], 0.0
+    closed_loop(sender, _PEAK_CLIENTS, 3)  # warm
+    many = closed_loop(sender, _MANY_CLIENTS, 2 * measure_s)
+    peaks, parts, memory, spent_s = [closed_loop(sender, _PEAK_CLIENTS, measure_s)], [], [], 0.0
     for part in range(_PARTS):
         per_s = options.times * peaks[-1].per_s
-        await open_loop(sender, per_s, _RAMP_S)  # with all connections, before memory is looked at
+        open_loop(sender, per_s, _RAMP_S)  # with all connections, before memory is looked at
         if part in {0, _PARTS // 2}:
-            memory.append(await _memory_mb(service))
+            memory.append(_memory_mb(service))
         begun_s = time.process_time()
-        parts.append(await open_loop(sender, per_s, part_s, _RAMP_S))
+        parts.append(open_loop(sender, per_s, part_s, _RAMP_S))
         spent_s += time.process_time() - begun_s
         if part == _PARTS - 1:
-            memory.append(await _memory_mb(service))
-        peaks.append(await closed_loop(sender, _PEAK_CLIENTS, measure_s))
-    await sender.close()
+            memory.append(_memory_mb(service))
+        peaks.append(closed_loop(sender, _PEAK_CLIENTS, measure_s))
+    sender.close()
     load_cpu = spent_s / (options.seconds + _PARTS * _RAMP_S)
     return Overload(protocol, peaks, many, parts, options.target_p99_ms / 1e3, memory, load_cpu)
 
 
-async def _priorities(
+def _priorities(
     service: Running, photos: Sequence[bytes], peak: float, options: argparse.Namespace
 ) -> tuple[Seen, Seen]:
     """Bulk that saturates, and interactive requests meanwhile."""
@@ -157,22 +165,26 @@ async def _priorities(
         ClassifyRequest(images=[Image(data=photo) for photo in group], priority=BULK).SerializeToString()
         for group in groups
     ]
-    bulk, interactive = GrpcSender(service.grpc, work), HttpSender(service.http, photos, options.target_p99_ms)
-    seconds = max(5.0, options.seconds / 3)
-    seen = await asyncio.gather(
-        closed_loop(bulk, _BULK_CLIENTS, seconds), open_loop(interactive, _INTERACTIVE_SHARE * peak, seconds)
+    loop = Loop()
+    bulk, interactive = (
+        GrpcSender(loop, service.grpc, work),
+        HttpSender(loop, service.http, photos, options.target_p99_ms),
     )
-    await bulk.close()
-    await interactive.close()
-    return seen
+    seconds = max(5.0, options.seconds / 3)
+    bulk_seen = begin_closed(bulk, _BULK_CLIENTS, seconds)
+    interactive_seen = begin_open(interactive, _INTERACTIVE_SHARE * peak, seconds)
+    loop.run()
+    bulk.close()
+    interactive.close()
+    return bulk_seen, interactive_seen
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-async def _memory_mb(service: Running) -> float:
-    return sum((await asyncio.to_thread(memory_mb, service.pid)).values())
+def _memory_mb(service: Running) -> float:
+    return sum((memory_mb(service.pid)).values())
 
 
 # -- what is told

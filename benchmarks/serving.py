@@ -9,7 +9,6 @@ are there. Every number is kept in a file as it comes, so a run that is stopped 
 """
 
 import argparse
-import asyncio
 import json
 import sys
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import bodies, rivals
-from benchmarks.arrivals import HttpSender, open_loop
+from benchmarks.arrivals import HttpSender, Loop, open_loop
 from benchmarks.footprint import memory_mb, processes_below
 from benchmarks.limit import Limit
 from benchmarks.load import Load, call, post
@@ -322,16 +321,12 @@ def _both(service: Running, images: Sequence[bytes], clients: int) -> list[tuple
 
 def _arriving(service: Running, images: Sequence[bytes], share: float, limit: Limit, seconds: int) -> Load:
     """Open loop over HTTP: requests at random moments, whatever became of those before, at a share of the limit."""
-
-    async def load(per_s: float) -> Load:
-        sender = HttpSender(service.http, images)
-        seen = await open_loop(sender, per_s, seconds)
-        await sender.close()
-        sys.stderr.write(f"the load generator was late by {1e3 * seen.lag_s:.0f} ms at most\n")
-        others = seen.codes.total() - len(seen.good_s)
-        return Load(seen.per_s, seen.percentile_ms(0.5), seen.percentile_ms(0.99), others)
-
-    return asyncio.run(load(share * limit.images_per_s(1)))
+    sender = HttpSender(Loop(), service.http, images)
+    seen = open_loop(sender, share * limit.images_per_s(1), seconds)
+    sender.close()
+    sys.stderr.write(f"the load generator was late by {1e3 * seen.lag_s:.0f} ms at most\n")
+    others = seen.codes.total() - len(seen.good_s)
+    return Load(seen.per_s, seen.percentile_ms(0.5), seen.percentile_ms(0.99), others)
 
 
 def _protocols(

@@ -86,6 +86,11 @@ def present() -> Exchange | None:
     return _present.get()
 
 
+def set_present(exchange: Exchange | None) -> None:
+    """Says which exchange is worked on from here on; for callbacks of a loop, which have no context of their own."""
+    _present.set(exchange)
+
+
 def observe_answer(protocol: str, seconds: float, answer: Answer) -> None:
     """Counts the classifier's answer, and remembers it for the present exchange.
 

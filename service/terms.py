@@ -8,7 +8,8 @@ from typing import Final
 from service.errors import InvalidRequest
 
 _PRIORITIES: Final = ("interactive", "bulk")
-_LEAST_S: Final = 0.001
+LEAST_S: Final = 0.001
+"""A request's last moment: so that it is the deadline that ends a late one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class Terms:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the deadline; a last moment at least, so that it is the deadline that ends a late request."""
-        return max(_LEAST_S, self.deadline - time.monotonic())
+        """Seconds until the deadline; a last moment at least."""
+        return max(LEAST_S, self.deadline - time.monotonic())
 
 
 def is_bulk(priority: str) -> bool:

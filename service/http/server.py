@@ -91,7 +91,11 @@ class _Front(BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
         app = create_app(classifier, readiness, settings)
         self._observer = exchange.Observer(settings)
         self.plain = PlainRequests(
-            classifier, self._observer, settings.request_timeout_s, max_body_bytes=settings.max_body_bytes
+            classifier,
+            reactor,
+            self._observer,
+            limit_s=settings.request_timeout_s,
+            max_body_bytes=settings.max_body_bytes,
         )
         return observed(app.wsgi_app, self._observer)
 

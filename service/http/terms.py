@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import gevent
 from flask import request
 
-from service.errors import DeadlineExceeded, InvalidRequest, RequestTimeout
+from service.errors import DeadlineExceeded, GraftError, InvalidRequest, RequestTimeout
 from service.request import MAX_TOP_K, Request
 from service.terms import Terms, is_bulk
 
@@ -44,13 +44,19 @@ def read_terms(limit_s: float, said: Said = request) -> Terms:
         InvalidRequest: one of them cannot be understood.
     """
     arrived = time.monotonic()
-    text = said.headers.get("X-Request-Timeout-Ms")
-    if text is not None:
-        limit_s = min(limit_s, whole_number("X-Request-Timeout-Ms", text, low=1, high=10**9) / 1e3)
+    timeout_s = read_timeout_s(limit_s, said)
     bulk = is_bulk(said.headers.get("X-Request-Priority") or "")  # read in any case: a wrong one is a mistake
     if priority := said.args.get("priority"):
         bulk = is_bulk(priority)
-    return Terms(arrived + limit_s, said.headers.get("X-Request-Id") or "", bulk)
+    return Terms(arrived + timeout_s, said.headers.get("X-Request-Id") or "", bulk)
+
+
+def read_timeout_s(limit_s: float, said: Said = request) -> float:
+    """Seconds that a request is given; see `read_terms`."""
+    text = said.headers.get("X-Request-Timeout-Ms")
+    if text is None:
+        return limit_s
+    return min(limit_s, whole_number("X-Request-Timeout-Ms", text, low=1, high=10**9) / 1e3)
 
 
 def read_asked(terms: Terms, said: Said = request) -> Request:
@@ -89,10 +95,18 @@ def reading(terms: Terms, limit_s: float, said: Said = request) -> gevent.Timeou
         DeadlineExceeded: on leaving it after the caller's deadline.
         RequestTimeout: on leaving it late, where the caller had no deadline that was sooner.
     """
-    left_s = terms.left_s
-    own = said.headers.get("X-Request-Timeout-Ms")
-    late = DeadlineExceeded if own is not None and int(own) / 1e3 < limit_s else RequestTimeout
-    return gevent.Timeout(left_s, late(f"expected the whole request within {left_s:.3g} s"))
+    return gevent.Timeout(terms.left_s, late_request(read_timeout_s(limit_s, said), limit_s))
+
+
+def late_request(timeout_s: float, limit_s: float) -> GraftError:
+    """What a client is told that has not sent its whole request in time.
+
+    Args:
+        timeout_s: its time.
+        limit_s: seconds that the service gives a request; less is the caller's own wish.
+    """
+    late = DeadlineExceeded if timeout_s < limit_s else RequestTimeout
+    return late(f"expected the whole request within {timeout_s:.3g} s")
 
 
 def whole_number(name: str, text: str, *, low: int, high: int) -> int:

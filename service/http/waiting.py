@@ -43,13 +43,12 @@ def kept_back() -> Iterator[None]:
         raise
 
 
-def answer_of(classifier: Classifier, asked: Request, descriptor: int | None = None) -> Answer:
+def answer_of(classifier: Classifier, asked: Request) -> Answer:
     """The answer to a request. Its end is certain: every call has a deadline.
 
     Args:
         classifier: who answers.
         asked: the request.
-        descriptor: of its client's connection; by default that of Flask's present request.
 
     Raises:
         GraftError: it was refused at once (see Classifier.submit).
@@ -66,8 +65,7 @@ def answer_of(classifier: Classifier, asked: Request, descriptor: int | None = N
         call.cancel()
         result.set_exception(ClientGone())
 
-    if descriptor is None:
-        descriptor = int(request.environ["gunicorn.socket"].fileno())
+    descriptor: int = request.environ["gunicorn.socket"].fileno()
     disconnects = _disconnects()
     disconnects.watch(descriptor, gone)
     try:

@@ -1,38 +1,42 @@
-"""Gunicorn's gevent worker, with a shortcut for plain requests (service/http/plain.py), that outlives its master."""
+"""Gunicorn's gevent worker, with a shortcut for plain requests (plain.py), that outlives its master."""
 
 import logging
 import os
 import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
-from gevent.pool import Pool
+from gevent import monkey
+from gevent.pool import Group
 from gevent.server import StreamServer
+from gevent.socket import socket as GeventSocket  # noqa: N812 - it is a class
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
 from service.ports import HANDSHAKE_S, take_no_more
 
-_PEEK_BYTES: Final = 1 << 13
-"""As much of a request as is looked at; a longer head is not plain."""
+if TYPE_CHECKING:  # gunicorn's master, which only watches, stays small
+    from service.http.plain import Connection
+
 _PATIENCE_S: Final = 30.0
 """Of a front without a master. Then nobody is about to start another: the supervisor is gone, too."""
 
 _UNREAD_MS: Final = 30_000
 """For so long a client may leave its answer unread before it is hung up on."""
-_NOTIFY_EVERY_S: Final = 1.0
+_LOOK_EVERY_S: Final = 1.0
 _DRAINED_EVERY_S: Final = 0.05
 
+_Socket: Final = monkey.get_original("socket", "socket")
 _log = logging.getLogger("graft.http")
 
 
 class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
-    """Looks at the start of each request on a connection, and leaves the connection to gunicorn at the first odd one.
-
-    Looking takes nothing away, so gunicorn sees that request whole.
+    """Answers plain requests itself, and leaves a connection to gunicorn at the first odd one.
 
     When its master is killed it goes on until the fronts of the next one take connections. Gunicorn's own worker would
     end at once, with all requests that it has accepted, and until then nobody would listen. `app.listening` is the file
@@ -43,6 +47,9 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
         super().__init__(*arguments, **options)
         self._master = self._stamp()
         self._orphan_since = 0.0
+        self._servers: list[_Server] = []
+        self._plain: set[Connection] = set()
+        self._odd = Group()
 
     def run(self) -> None:
         """Called by gunicorn: serves until it is told to end, and then until everybody is answered.
@@ -50,28 +57,32 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
         As GeventWorker does, but for what it does about connections that nobody has accepted yet when it stops
         listening: closing the listener would reset them.
         """
-        servers, connections = [], Pool(self.worker_connections)
         for listener in self.sockets:
-            address = _Address(listener.getsockname())
-            server = StreamServer(listener, handle=partial(self.handle, address), spawn=connections)
+            server = _Server(listener, partial(self._begin, _Address(listener.getsockname())), self._is_full)
             if self.cfg.workers > 1:
                 server.max_accept = 1  # let the other fronts have some
             server.start()
-            servers.append(server)
+            self._servers.append(server)
         while self.alive:
-            self.notify()
-            gevent.sleep(_NOTIFY_EVERY_S)
-        for server in servers:
+            self._look()
+            gevent.sleep(_LOOK_EVERY_S)
+        for server in self._servers:
             server.stop_accepting()
             _accept_all(server)
             server.close()
         end = time.monotonic() + self.cfg.graceful_timeout
-        while len(connections):
+        while self._plain or self._odd:
             if time.monotonic() > end:
                 _log.warning("some requests were not answered within the time for draining")
                 return
-            self.notify()
+            self._look()
             gevent.sleep(_DRAINED_EVERY_S)
+
+    def _look(self) -> None:
+        self.notify()
+        since = time.monotonic() - self.cfg.keepalive
+        for connection in list(self._plain):
+            connection.hang_up_if_idle(since)
 
     def notify(self) -> None:
         """Called by gunicorn every second."""
@@ -85,30 +96,39 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
         if self._stamp() not in {None, self._master} or now - self._orphan_since > _PATIENCE_S:
             self.alive = False  # answers what it has accepted, and ends
 
-    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:  # noqa: ANN401 - gunicorn's own
-        """Called by gunicorn for every connection."""
-        client.setblocking(True)
-        # one that does not read what it has asked for would keep its connection for ever
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
-        try:
-            more = True
-            while more is True:
-                start = self._peek(client)
-                more = self.app.plain.answer_next(client, start, last=not self.alive) if start else False
-        except OSError:  # the client has gone
-            more = False
-        if more is None:
-            super().handle(listener, client, addr)
-        else:
-            client.close()
+    def _begin(self, address: "_Address", client: GeventSocket, peer: Any) -> None:  # noqa: ANN401 - a pair, or a path
+        """Called on the hub with every connection."""
+        with suppress(OSError):  # it has gone again, as the connection will say
+            # one that does not read what it has asked for would keep its connection for ever
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+        own = _Socket(client.family, client.type, client.proto, client.detach())
+        own.setblocking(False)
 
-    def _peek(self, client: socket.socket) -> bytes:
-        """The start of the next request; empty when there is none within the time that a connection is kept for one."""
+        def end(connection: "Connection", odd: socket.socket | None) -> None:
+            self._plain.discard(connection)
+            if odd is not None:
+                self._odd.spawn(self._leave_to_gunicorn, address, odd, peer)
+            else:
+                self._accept_more()
+
+        self._plain.add(self.app.plain.connect(own, end, lambda: not self.alive))
+
+    def _leave_to_gunicorn(self, address: "_Address", own: socket.socket, peer: Any) -> None:  # noqa: ANN401 - see above
+        client = GeventSocket(own.family, own.type, own.proto, own.detach())
+        client.setblocking(True)
         try:
-            with gevent.Timeout(self.cfg.keepalive):
-                return client.recv(_PEEK_BYTES, socket.MSG_PEEK)
-        except gevent.Timeout:
-            return b""
+            self.handle(address, client, peer)
+        finally:
+            self._accept_more()
+
+    def _is_full(self) -> bool:
+        most: int = self.worker_connections
+        return len(self._plain) + len(self._odd) >= most
+
+    def _accept_more(self) -> None:
+        if self.alive:
+            for server in self._servers:
+                server.start_accepting()
 
     def _stamp(self) -> int | None:
         """Of the file that the latest master has left; None while one starts."""
@@ -117,6 +137,18 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
         except OSError:
             return None
         return stamp
+
+
+class _Server(StreamServer):
+    """Takes connections, on the hub, while there are not too many."""
+
+    def __init__(self, listener: GeventSocket, begin: Callable[..., None], is_full: Callable[[], bool]) -> None:
+        super().__init__(listener, handle=begin, spawn=None)
+        self._is_full = is_full
+
+    def full(self) -> bool:
+        """Called by gevent before it accepts."""
+        return self._is_full()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """More than can be answered: whoever is let in is answered, whoever is not is told at once, and nobody is lost."""
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from benchmarks.arrivals import GrpcSender, HttpSender, Seen, closed_loop, open_loop
+from benchmarks.arrivals import GrpcSender, HttpSender, Loop, Seen, begin_closed, begin_open
 from protos.classifier_pb2 import BULK, ClassifyRequest, Image
 from tests.pictures import plain
 from tests.running import Service, eventually, start
@@ -31,22 +30,25 @@ def hurried(version_factory, tmp_path_factory: pytest.TempPathFactory):
         service.stop()
 
 
-async def _overload(service: Service) -> tuple[Seen, Seen, Seen]:
+def _overload(service: Service) -> tuple[Seen, Seen, Seen]:
     """256 clients over HTTP that ask again at once, beside arrivals and bulk over gRPC."""
     asked = ClassifyRequest(images=[Image(data=_IMAGE)])
     bulk = ClassifyRequest(images=[Image(data=_IMAGE)] * 4, priority=BULK)
-    http = HttpSender(service.http, [_IMAGE], timeout_ms=2000)
-    senders = [GrpcSender(service.grpc, [one.SerializeToString()], timeout_ms=2000) for one in (asked, bulk)]
-    seen = await asyncio.gather(closed_loop(http, 256, 2), open_loop(senders[0], 200, 2), closed_loop(senders[1], 4, 2))
-    await asyncio.gather(http.close(), *(one.close() for one in senders))
-    return seen[0], seen[1], seen[2]
+    loop = Loop()
+    http = HttpSender(loop, service.http, [_IMAGE], timeout_ms=2000)
+    senders = [GrpcSender(loop, service.grpc, [one.SerializeToString()], timeout_ms=2000) for one in (asked, bulk)]
+    seen = begin_closed(http, 256, 2), begin_open(senders[0], 200, 2), begin_closed(senders[1], 4, 2)
+    loop.run()
+    for sender in (http, *senders):
+        sender.close()
+    return seen
 
 
 def test_nobody_is_lost(hurried: Service) -> None:
     """Every request has one of three outcomes, some of each protocol's are answers, and then all is as before."""
     http, arrivals, bulk = Counter[str](), Counter[str](), Counter[str]()
     for _ in range(_MOST_ROUNDS):
-        for codes, seen in zip((http, arrivals, bulk), asyncio.run(_overload(hurried)), strict=True):
+        for codes, seen in zip((http, arrivals, bulk), _overload(hurried), strict=True):
             codes.update(seen.codes)
         if http["200"] and arrivals["OK"] + bulk["OK"]:
             break

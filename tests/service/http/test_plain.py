@@ -1,4 +1,4 @@
-"""service/http/plain.py: the shortcut takes only what it reads as gunicorn does, and answers as Flask does."""
+"""service/http/head.py, plain.py: the shortcut takes only what it reads as gunicorn does, and answers as Flask does."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from gunicorn.http.errors import ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.http.plain import read_head
+from service.http.head import read_head
 from tests.pictures import plain
 from tests.running import Service
 
@@ -95,10 +95,14 @@ def test_what_is_plain_is_read_as_gunicorn_reads_it(target: bytes, lines: list[b
         return
     parsed = next(get_parser(Config(), _Source(whole), ("127.0.0.1", 1)))
     assert (parsed.method, parsed.path, parsed.version) == ("POST", "/classify", (1, 1))
-    assert {name.title(): value for name, value in parsed.headers} == found.headers
-    assert parsed.body.read() == whole[found.head_bytes : found.head_bytes + found.body_bytes]
+    head, head_bytes, body_bytes = found
+    assert {name.title(): value for name, value in parsed.headers} == {
+        **head.headers,
+        "Content-Length": str(body_bytes),
+    }
+    assert parsed.body.read() == whole[head_bytes : head_bytes + body_bytes]
     pairs = [pair.partition("=") for pair in parsed.query.split("&")] if parsed.query else []
-    assert {name: value for name, _, value in reversed(pairs)} == found.args
+    assert {name: value for name, _, value in reversed(pairs)} == head.args
     assert not parsed.should_close()
 
 
