@@ -71,7 +71,7 @@ def count_request(protocol: str, status: str) -> None:
 
 def count_failure(protocol: str, code: str) -> None:
     """Counts a request that failed as a whole."""
-    FAILURES.labels(protocol, code).inc()
+    _failures(protocol, code).inc()
 
 
 def observe_encode(protocol: str, seconds: float) -> None:
@@ -112,6 +112,7 @@ class _Served:
 # what they are found by is the service's own: versions of the routing table, protocols and statuses
 _served = cache(_Served)
 _requests = cache(REQUESTS.labels)
+_failures = cache(FAILURES.labels)
 _request_seconds = cache(REQUEST_SECONDS.labels)
 _encode_seconds = cache(ENCODE_SECONDS.labels)
 

@@ -7,7 +7,6 @@ Started by `service/pool.py` only, which reads one JSON line from --status-fd: {
 
 import argparse
 import ctypes
-import gc
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from service import host
 from service.engine.loop import EngineLoop
 from service.engine.runtime import candidates, load
 from service.errors import CapacityError, GraftError
+from service.garbage import settle
 from service.log import configure_log
 from service.version import check_place, read_version, verify_files
 
@@ -78,9 +78,7 @@ def main() -> int:
         loop = EngineLoop(listener, version, runtime, options.max_pixels, target_s=options.target_p99_ms / 1e3)
         signal.signal(signal.SIGTERM, lambda *_: loop.drain())
         _limit_memory()
-        # what is loaded stays: never walk it again when collecting garbage
-        gc.collect()
-        gc.freeze()
+        settle()
         shape = {"side_px": version.spec.side_px, "class_names": list(version.manifest.class_names)}
         json.dump({"engine": runtime.name} | shape, status)
     loop.run()

@@ -33,6 +33,8 @@ _UNIT_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b
 _OF_PROTOCOL: Final = (b":", b"grpc-")
 _CONTENT_TYPE: Final = re.compile(rb"application/grpc(?:[+;]|$)")
 _PRINTABLE: Final = "".join(chr(one) for one in range(0x20, 0x7F) if chr(one) != "%")
+_PLAIN: Final = re.compile(r"[ -$&-~]*")
+"""What may stand in a header as it is: printable ASCII but the percent sign."""
 _MOST_DETAIL: Final = 1024
 """Characters of an error's text: clients refuse headers that are long."""
 _PATIENCE_S: Final = 0.5
@@ -479,5 +481,8 @@ def _framed(message: bytes) -> bytes:
 def _trailers(status: StatusCode, details: str, metadata: Metadata) -> bytes:
     block = _OK if status is StatusCode.OK else literal("grpc-status", str(status.value[0]))
     if details:
-        block += literal("grpc-message", quote(details[:_MOST_DETAIL], safe=_PRINTABLE, errors="replace"))
+        details = details[:_MOST_DETAIL]
+        if not _PLAIN.fullmatch(details):
+            details = quote(details, safe=_PRINTABLE, errors="replace")
+        block += literal("grpc-message", details)
     return block + b"".join([literal(name, value) for name, value in metadata])

@@ -5,10 +5,12 @@ docs/decisions.md. Header blocks are read by `hpack`. Ours are written without a
 time and can be made once.
 """
 
+import math
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final, Generic, Protocol, TypeVar
 
 from hpack import Decoder
@@ -52,6 +54,8 @@ _KNOWN_BYTES: Final = 1 << 10
 _SETTINGS_PER_S: Final = 100
 """More are an attack: each may have to be looked at for every stream."""
 _CORKED_BYTES: Final = 1 << 16
+_LONG: Final = 127
+"""From so many bytes on, the length of a text in a header block takes more than one."""
 
 _HEAD = struct.Struct("!BHBBI")
 """Of a frame: its length in three bytes, kind, flags, stream."""
@@ -114,12 +118,35 @@ class Receiver(Protocol):
         """All that was sent so far has been passed on."""
 
 
+class _Nobody:
+    """Takes a stream's data when its call is over, so that neither keeps the other's memory."""
+
+    due = math.inf
+
+    def take(self, data: memoryview) -> None:
+        """See Receiver, as for all others."""
+
+    def room(self) -> None:
+        """None."""
+
+    def wrote(self, size: int) -> None:
+        """."""
+
+    def said_all(self) -> None:
+        """."""
+
+    stop = give_up = expire = lose = drained = said_all
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Stream:
     """A request and its answer.
 
     Attributes:
         number: the stream's.
-        receiver: what takes the request's data.
+        receiver: what takes the request's data, until its call is over.
         ended: whether the client has said all.
         receive_window: bytes that the client may still send.
         send_window: bytes that it lets us send.
@@ -129,10 +156,9 @@ class Stream:
 
     __slots__ = ("ended", "number", "outgoing", "receive_window", "receiver", "send_window", "trailers")
 
-    receiver: Receiver
-
     def __init__(self, number: int, receive_window: int, send_window: int, *, ended: bool) -> None:
         self.number = number
+        self.receiver: Receiver = _NOBODY
         self.ended = ended
         self.receive_window = receive_window
         self.send_window = send_window
@@ -294,7 +320,7 @@ class Connection(Generic[H]):
         self._streams.clear()
         self._waiting.clear()
         for stream in streams:
-            stream.receiver.lose()
+            self._lose(stream)
 
     def _begin_data(self, number: int, length: int, padding: int, *, ends: bool) -> None:
         self._require(padding <= length, PROTOCOL_ERROR, "no more padding than the frame is long")
@@ -318,7 +344,7 @@ class Connection(Generic[H]):
         taken = min(self._data_left, len(data))
         if taken:
             self._data_left -= taken
-            if self._reading is not None and self._reading.number in self._streams:
+            if self._reading is not None:
                 self._reading.receiver.take(data[:taken])
         if not self._data_left:
             skipped = min(self._padding_left, len(data) - taken)
@@ -330,7 +356,7 @@ class Connection(Generic[H]):
 
     def _end_data(self) -> None:
         stream, self._reading = self._reading, None
-        if stream is not None and self._data_ends and stream.number in self._streams:
+        if stream is not None and self._data_ends:
             stream.ended = True
             stream.receiver.said_all()
 
@@ -346,10 +372,8 @@ class Connection(Generic[H]):
         elif kind == _RST_STREAM:
             self._require(len(body) == _UINT32.size, FRAME_SIZE_ERROR, "a RST_STREAM of 4 bytes")
             self._require(0 < number <= self._last, PROTOCOL_ERROR, "RST_STREAM of a stream that was begun")
-            stream = self._streams.pop(number, None)
-            self._waiting.pop(number, None)
-            if stream:
-                stream.receiver.lose()
+            if number in self._streams:
+                self._lose(self._streams[number])
         elif kind == _SETTINGS:
             self._configure(flags, number, body)
         elif kind == _PING:
@@ -412,9 +436,11 @@ class Connection(Generic[H]):
             return
         stream = Stream(number, self._window_bytes, self._first_window, ended=ends)
         self._streams[number] = stream
-        stream.receiver = self._begin(self, stream, head)
-        if ends and number in self._streams:
-            stream.receiver.said_all()
+        receiver = self._begin(self, stream, head)
+        if number in self._streams:  # else it was answered at once
+            stream.receiver = receiver
+            if ends:
+                receiver.said_all()
 
     def _decode(self, block: bytes) -> H:
         table = self._decoder.header_table
@@ -520,8 +546,7 @@ class Connection(Generic[H]):
 
     def reset(self, stream: Stream, code: int) -> None:
         """Ends a stream without an answer."""
-        self.drop(stream)
-        if self._streams.pop(stream.number, None):
+        if self._remove(stream):
             self._write(_frame(_RST_STREAM, 0, stream.number, _UINT32.pack(code)))
 
     def announce_end(self) -> None:
@@ -544,12 +569,22 @@ class Connection(Generic[H]):
         return _head(len(block), _HEADERS, flags, stream.number), block
 
     def _end(self, stream: Stream, trailers: bytes) -> list[bytes]:
-        del self._streams[stream.number]
-        self._waiting.pop(stream.number, None)
+        self._remove(stream)
         parts = [*self._headers(stream, trailers, _END_HEADERS | _END_STREAM)]
         if not stream.ended:  # the rest of the request is of no use
             parts.append(_frame(_RST_STREAM, 0, stream.number, _UINT32.pack(NO_ERROR)))
         return parts
+
+    def _lose(self, stream: Stream) -> None:
+        receiver = stream.receiver
+        self._remove(stream)
+        receiver.lose()
+
+    def _remove(self, stream: Stream) -> bool:
+        """Forgets a stream; whether it was known."""
+        self.drop(stream)
+        stream.receiver = _NOBODY
+        return self._streams.pop(stream.number, None) is not None
 
     def _pump_all(self) -> None:
         for stream in list(self._waiting.values()):
@@ -600,8 +635,16 @@ class Connection(Generic[H]):
 
 def literal(name: str, value: str) -> bytes:
     """A field of a header block, in ASCII, that neither needs nor changes a table."""
-    sizes = bytes(encode_integer(len(name), 7)), bytes(encode_integer(len(value), 7))
-    return b"\0" + sizes[0] + name.encode("ascii") + sizes[1] + value.encode("ascii")
+    size = len(value)
+    if size < _LONG:
+        return _named(name) + bytes((size,)) + value.encode("ascii")
+    return _named(name) + bytes(encode_integer(size, 7)) + value.encode("ascii")
+
+
+@cache
+def _named(name: str) -> bytes:
+    """How a field begins; names are our own."""
+    return b"\0" + bytes(encode_integer(len(name), 7)) + name.encode("ascii")
 
 
 def _head(length: int, kind: int, flags: int, number: int) -> bytes:

@@ -1,7 +1,6 @@
 """`python -m service.grpc.server SETTINGS`: the process. One asyncio loop with all services, health and reflection."""
 
 import asyncio
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos import classifier_pb2, classifier_pb2_grpc
 from service.classifier import Classifier
 from service.exchange import Observer
+from service.garbage import settle
 from service.grpc import open_inference, tensorflow_serving
 from service.grpc.call import Call
 from service.grpc.observed import Methods
@@ -112,9 +112,7 @@ async def serve(settings: Settings) -> None:
     most_bytes = settings.max_body_bytes + _OVERHEAD_BYTES
     server = Server(methods.by_name, most_bytes, _LARGEST_MESSAGES * most_bytes, settings.request_timeout_s)
     await server.start(bound(settings.host, settings.grpc_port))
-    # what is loaded stays: never walk it again when collecting garbage
-    gc.collect()
-    gc.freeze()
+    settle()
     (settings.run_dir / f"grpc{LISTENING}").touch()
     await stop.wait()
     servicer.end_streams()

@@ -38,11 +38,14 @@ async def answer_of(classifier: Classifier, asked: Request) -> Answer:
     try:
         call = classifier.submit(asked, lambda answer: None if future.done() else future.set_result(answer))
     except Overloaded as refusal:
-        await asyncio.sleep(refusal.kept_back_s)
+        if refusal.kept_back_s:
+            await asyncio.sleep(refusal.kept_back_s)
         raise
-    with IN_FLIGHT.track_inprogress():
-        try:
-            return await future
-        except asyncio.CancelledError:  # the client has gone away
-            call.cancel()
-            raise
+    IN_FLIGHT.inc()
+    try:
+        return await future
+    except asyncio.CancelledError:  # the client has gone away
+        call.cancel()
+        raise
+    finally:
+        IN_FLIGHT.dec()

@@ -1,6 +1,5 @@
 """`python -m service.http.server SETTINGS`: the process. Gunicorn runs the application in its gevent workers."""
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from prometheus_client import multiprocess
 
+from service.garbage import settle
 from service.http.worker import FrontWorker
 from service.log import configure_log
 from service.ports import at
@@ -122,9 +122,7 @@ def _name_master(_: Arbiter, __: Worker) -> None:
 
 def _begin_worker(worker: Worker) -> None:
     setproctitle.setproctitle(f"graft front {worker.age - 1}")
-    # what is loaded stays: never walk it again when collecting garbage
-    gc.collect()
-    gc.freeze()
+    settle()
 
 
 def _forget_worker(_: Arbiter, worker: Worker) -> None:

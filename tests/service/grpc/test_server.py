@@ -16,7 +16,7 @@ from protos.classifier_pb2 import ClassifyRequest, ClassifyStreamRequest
 from protos.classifier_pb2_grpc import ImageClassifierStub
 from tests.conftest import VersionFactory
 from tests.pictures import plain
-from tests.running import Service
+from tests.running import Service, eventually
 
 _STATES = health_pb2.HealthCheckResponse
 _ASKED = ClassifyRequest(images=[{"data": plain("red")}])
@@ -88,7 +88,8 @@ def test_who_watches_the_health_hears_the_end_and_delays_it_by_nothing(
         assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
         for name in names:
             asked = health_pb2.HealthCheckRequest(service=name)
-            assert health.Check(asked, timeout=60).status == _STATES.SERVING
+            # this front may see it a moment later than the other, which was asked first
+            eventually(lambda asked=asked: health.Check(asked, timeout=60).status == _STATES.SERVING, "serving")  # type: ignore[misc]
             threading.Thread(target=follow, args=[name, health.Watch(asked)]).start()
         assert hear() == [_STATES.SERVING] * 2
         service.processes()
