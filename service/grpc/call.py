@@ -5,10 +5,12 @@ import logging
 import math
 import re
 import time
+import types
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import quote
 
 from grpc import StatusCode
@@ -25,7 +27,7 @@ _IDENTITY: Final = (("grpc-accept-encoding", "identity"),)
 _BUSY: Final = (("graft-error-code", Overloaded.code), ("grpc-retry-pushback-ms", "1000"))
 _PREFIX_BYTES: Final = 5
 _FIRST_BYTES: Final = 1 << 16
-"""Of a message that are made room for when it begins."""
+"""Of a message that are made room for at least, when it does not come as a whole."""
 _GROWTH: Final = 3
 """How much room is added to what has come, in times of that."""
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -316,7 +318,7 @@ class Call:
                 self._prefix += data[at : at + missing]
                 at += missing
                 if len(self._prefix) == _PREFIX_BYTES:
-                    self._begin_message()
+                    at += self._begin_message(data[at:])
             else:
                 message, filled = self._grown(self._message), self._filled
                 taken = min(len(message) - filled, end - at)
@@ -353,7 +355,7 @@ class Call:
             self.end_with(Aborted(StatusCode.UNIMPLEMENTED, "expected a message, got none", ()))
         else:
             self.due = min(self._deadline, time.monotonic() + self._limit_s) + _PATIENCE_S
-            self._task = asyncio.get_running_loop().create_task(self._run(self._messages.popleft()))
+            self._task = _begun(self._run(self._messages.popleft()))
 
     def stop(self) -> None:
         """See http2.Receiver. A client that sends one message after the other might never come to an end."""
@@ -378,7 +380,8 @@ class Call:
 
     # -- its way
 
-    def _begin_message(self) -> None:
+    def _begin_message(self, data: memoryview) -> int:
+        """Begins a message with what has come of it; returns how much that is."""
         compressed, size = self._prefix[0], int.from_bytes(self._prefix[1:])
         self._prefix = b""
         refusal = None
@@ -394,22 +397,24 @@ class Call:
             refusal = Aborted(StatusCode.RESOURCE_EXHAUSTED, details, ())
         if refusal:
             self.end_with(refusal)
-            return
-        first = min(size, _FIRST_BYTES)
-        if not self._reserve(first):
-            return
-        self._message, self._size, self._filled = bytearray(first), size, 0
+            return 0
+        start = data[:size]
+        if not self._reserve(len(start)):
+            return 0
+        self._message, self._size = bytearray(start), size
         self._held += _PREFIX_BYTES + size
         self._allowed -= _PREFIX_BYTES + size
         if self._allowed < 0:  # it would never be whole
             self._connection.grant(self._stream, -self._allowed)
             self._allowed = 0
-        self.wrote(0)
+        self._filled = 0
+        self.wrote(len(start))
+        return len(start)
 
     def _grown(self, message: bytearray) -> bytearray:
         """The message with room for more, by what has come of it: to say that it is large costs a client nothing."""
         if self._filled == len(message):
-            more = min(_GROWTH * self._filled, self._size - self._filled)
+            more = min(max(_FIRST_BYTES, _GROWTH * self._filled), self._size - self._filled)
             if self._reserve(more):
                 message.extend(bytes(more))
         return message
@@ -472,6 +477,39 @@ class Call:
         if self._changed:
             self._changed.set()
             self._changed = None
+
+
+def _begun(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    """Works until there is something to wait for and makes a task of the rest; None when there is no rest.
+
+    Refusals never wait, and a task costs a turn of the loop. Python 3.12 calls this an eager task.
+    """
+    context = copy_context()
+    try:
+        awaited = context.run(work.send, None)
+    except StopIteration:
+        return None
+    rest = cast("Coroutine[Any, Any, None]", _rest(work, awaited))
+    rest.send(None)
+    return asyncio.get_running_loop().create_task(rest, context=context)
+
+
+@types.coroutine
+def _rest(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:  # noqa: ANN401 - a task's own
+    begun = False
+    try:
+        while True:
+            try:
+                if not begun:
+                    begun = True
+                    yield  # from here on, also a task that is cancelled before its first step tells the work so
+                result = yield awaited
+            except BaseException as error:  # noqa: BLE001 - it is the work's
+                awaited = work.throw(error)
+            else:
+                awaited = work.send(result)
+    except StopIteration:
+        pass
 
 
 def _framed(message: bytes) -> bytes:

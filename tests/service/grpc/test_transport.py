@@ -1,6 +1,7 @@
 """service/grpc/transport.py and call.py: a server of gRPC as grpc's own clients meet it, and hostile ones."""
 
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -233,6 +234,31 @@ def test_errors_say_what_they_are(caplog: pytest.LogCaptureFixture) -> None:
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_calls_leave_nothing_behind() -> None:
+    """Their memory is free when they end, and not when garbage is looked for."""
+
+    async def test(_: Server, __: _Handlers, port: int) -> None:
+        raw = await _Raw.at(port)
+        for number in range(1, 21, 2):
+            if number == 3:
+                gc.collect()
+                gc.disable()
+            path = "/a.B/C" if number % 4 == 1 else "/a.B/Refuse"
+            raw.writer.write(
+                _frame(_HEADERS, _WHOLE, number, _block(path)) + _frame(_DATA, _END, number, _message(b"a"))
+            )
+            while not (await raw.until(_HEADERS))[1] & _END:
+                pass
+        try:
+            calls = [one for one in gc.get_objects() if isinstance(one, Call)]
+        finally:
+            gc.enable()
+        assert not calls
+        raw.writer.close()
+
+    _run(test)
+
+
 def test_a_deadline_ends_the_work() -> None:
     """The client's, also where it is longer than ours; and one that a client does not keep itself."""
 
@@ -254,7 +280,7 @@ def test_a_deadline_ends_the_work() -> None:
 
 
 def test_work_ends_when_nobody_waits_for_it() -> None:
-    """A call that is cancelled, a connection that is cut."""
+    """A call that is cancelled, also in the breath in which it began, and a connection that is cut."""
 
     async def test(server: Server, handlers: _Handlers, port: int) -> None:
         async with _channel(port) as channel:
@@ -267,8 +293,15 @@ def test_work_ends_when_nobody_waits_for_it() -> None:
         handlers.cancelled.clear()
         before = set(server.peers)
         raw = await _Raw.at(port)
-        raw.writer.write(_frame(_HEADERS, _WHOLE, 1, _block("/a.B/Wait")) + _frame(_DATA, _END, 1, _message(b"")))
-        while handlers.begun < 2:
+        calls = [
+            _frame(_HEADERS, _WHOLE, number, _block("/a.B/Wait")) + _frame(_DATA, _END, number, _message(b""))
+            for number in (1, 3)
+        ]
+        raw.writer.write(calls[0] + _frame(_RST, 0, 1, bytes(4)))
+        await asyncio.wait_for(handlers.cancelled.wait(), _PATIENCE_S)
+        handlers.cancelled.clear()
+        raw.writer.write(calls[1])
+        while handlers.begun < 3:
             await asyncio.sleep(0.01)
         raw.writer.transport.abort()
         await asyncio.wait_for(handlers.cancelled.wait(), _PATIENCE_S)
