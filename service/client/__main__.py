@@ -35,7 +35,9 @@ examples:
 
 exit code: 0 all images answered, 1 some failed, 2 nothing could be asked, 3 stopped on the way, 130 interrupted"""
 
-_BULK_IMAGES: Final = 16
+_REQUESTS: Final = 8
+_BULK_REQUESTS: Final = 4
+_BULK_IMAGES: Final = 32
 _BULK_PATIENCE_S: Final = 300.0
 
 
@@ -203,7 +205,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("--version", type=int, default=0, metavar="N", help="version to ask (default: the live one)")
     which.add_argument("--label", default="", help="the version with this label, such as canary")
     add("--top-k", type=int, default=3, metavar="N", help="labels per image (default: %(default)s)")
-    add("--requests", type=int, default=8, metavar="N", help="requests in flight (default: %(default)s)")
+    add(
+        "--requests",
+        type=int,
+        metavar="N",
+        help=f"requests in flight (default: {_REQUESTS}; with --out {_BULK_REQUESTS}, of {_BULK_IMAGES} images each)",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--json", dest="form", action="store_const", const="json", help="print one JSON object per image, not a table"
@@ -228,6 +235,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--retry-failed is for --out")
     if options.activation_map and options.form != "json":
         parser.error("--activation-map is for --json")
+    if options.requests is None:
+        options.requests = _BULK_REQUESTS if options.out else _REQUESTS
     if not 1 <= options.requests <= 256:
         parser.error(f"expected --requests to be 1 to 256, got {options.requests}")
     if options.out and options.top_k < 1:
