@@ -25,7 +25,7 @@ class Pixels:
     float32: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as then setting its twelve fields takes twice as long; nobody changes them
 class Request:
     """Images to classify with one version of one model.
 

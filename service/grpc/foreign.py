@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from service.errors import GraftError, InternalError
 from service.exchange import note_failure
-from service.grpc.call import Call
+from service.grpc.call import Aborted, Call
 from service.metrics import count_request
 from service.tensors import Refusal, refusal_of
 
@@ -45,8 +45,7 @@ def _handler(name: str, message: type[Message], answer: Answer) -> Any:  # noqa:
             count_request("grpc", "OK")
             return response
         count_request("grpc", failed.status)
-        await call.abort(grpc.StatusCode[failed.status], failed.detail)
-        raise AssertionError("abort always raises. This is a bug.")
+        raise Aborted(grpc.StatusCode[failed.status], failed.detail, ())
 
     return grpc.unary_unary_rpc_method_handler(
         run, request_deserializer=message.FromString, response_serializer=lambda one: one.SerializeToString()

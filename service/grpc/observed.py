@@ -55,11 +55,11 @@ def _run(handler: Any) -> _Run:  # noqa: ANN401 - see above
     unary, parse, serialize = handler.unary_unary, handler.request_deserializer, handler.response_serializer
 
     async def answer(request: bytes, call: Call) -> bytes:
-        response: bytes = serialize(await unary(await _parsed(parse, request, call), call))
+        response: bytes = serialize(await unary(_parsed(parse, request), call))
         return response
 
     async def write(request: bytes, call: Call) -> None:
-        await handler.unary_stream(await _parsed(parse, request, call), call)
+        await handler.unary_stream(_parsed(parse, request), call)
 
     async def read_and_write(_: None, call: Call) -> None:
         answers = handler.stream_stream(call.requests(), call)
@@ -105,7 +105,7 @@ def _begin(path: str, call: Call, observer: Observer) -> Exchange:
     exchange = observer.begin(
         "grpc",
         path.removeprefix("/"),
-        request_id if is_request_id(request_id) else "",
+        request_id if request_id and is_request_id(request_id) else "",
         traceparent=given.get("traceparent", ""),
         tracestate=given.get("tracestate", ""),
     )
@@ -113,11 +113,12 @@ def _begin(path: str, call: Call, observer: Observer) -> Exchange:
     return exchange
 
 
-async def _parsed(parse: Callable[[bytes], Any], request: bytes, call: Call) -> Any:  # noqa: ANN401 - a message
+def _parsed(parse: Callable[[bytes], Any], request: bytes) -> Any:  # noqa: ANN401 - a message
     try:
         return parse(request)
-    except DecodeError:
+    except DecodeError as error:
         count_request("grpc", "INVALID_ARGUMENT")
         note_failure(InvalidRequest.code)
         detail = f"expected the message that this method takes, got {len(request)} bytes that are none"
-        await call.abort(grpc.StatusCode.INVALID_ARGUMENT, detail, (("graft-error-code", InvalidRequest.code),))
+        code = ("graft-error-code", InvalidRequest.code)
+        raise Aborted(grpc.StatusCode.INVALID_ARGUMENT, detail, (code,)) from error

@@ -25,7 +25,8 @@ def read_terms(call: Call, settings: Settings) -> Terms:
         raise DeadlineExceeded("the deadline passed before the request was read")
     deadline = time.monotonic() + left_s
     named = call.metadata.get("x-request-id", "")
-    return Terms(deadline, named if is_request_id(named) else "", is_bulk(call.metadata.get("x-request-priority", "")))
+    request_id = named if named and is_request_id(named) else ""
+    return Terms(deadline, request_id, is_bulk(call.metadata.get("x-request-priority", "")))
 
 
 async def answer_of(classifier: Classifier, asked: Request) -> Answer:
