@@ -240,7 +240,7 @@ class Call:
         if head.refusal:
             self.end_with(head.refusal)
         elif method.reads:
-            self._task = asyncio.get_running_loop().create_task(self._run(None))
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
     @property
     def left_s(self) -> float:
@@ -355,7 +355,7 @@ class Call:
             self.end_with(Aborted(StatusCode.UNIMPLEMENTED, "expected a message, got none", ()))
         else:
             self.due = min(self._deadline, time.monotonic() + self._limit_s) + _PATIENCE_S
-            self._task = _begun(self._run(self._messages.popleft()))
+            self._task = _begun(self._run())
 
     def stop(self) -> None:
         """See http2.Receiver. A client that sends one message after the other might never come to an end."""
@@ -428,9 +428,10 @@ class Call:
         self.end_with(Aborted(StatusCode.RESOURCE_EXHAUSTED, details, _BUSY))
         return False
 
-    async def _run(self, message: bytearray | None) -> None:
+    async def _run(self) -> None:
         try:
-            answer = await self._method.run(message, self)
+            # nothing here keeps the message
+            answer = await self._method.run(None if self._method.reads else self._messages.popleft(), self)
         except Aborted as aborted:
             self._end(aborted.status, aborted.details, aborted.trailing)
         except asyncio.CancelledError:

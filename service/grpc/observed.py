@@ -42,7 +42,7 @@ class Methods:
 
 def _method(path: str, handler: Any, observer: Observer) -> Method:  # noqa: ANN401 - grpc's type has no attributes
     return Method(
-        _observed(path, _run(handler), observer),
+        _observed(path, handler, observer),
         reads=handler.request_streaming,
         lasts=handler.request_streaming or handler.response_streaming,
         parse=handler.request_deserializer,
@@ -50,39 +50,16 @@ def _method(path: str, handler: Any, observer: Observer) -> Method:  # noqa: ANN
     )
 
 
-def _run(handler: Any) -> _Run:  # noqa: ANN401 - see above
+def _observed(path: str, handler: Any, observer: Observer) -> _Run:  # noqa: ANN401 - see above
     """What a handler does, from the request's bytes to the answer's: both are observed, too."""
-    unary, parse, serialize = handler.unary_unary, handler.request_deserializer, handler.response_serializer
+    reads, parse, run = handler.request_streaming, handler.request_deserializer, _run(handler)
 
-    async def answer(request: bytes, call: Call) -> bytes:
-        response: bytes = serialize(await unary(_parsed(parse, request), call))
-        return response
-
-    async def write(request: bytes, call: Call) -> None:
-        await handler.unary_stream(_parsed(parse, request), call)
-
-    async def read_and_write(_: None, call: Call) -> None:
-        answers = handler.stream_stream(call.requests(), call)
-        if not inspect.isasyncgen(answers):
-            await answers
-            return
-        async for one in answers:
-            await call.write(one)
-
-    if unary:
-        return answer
-    if handler.unary_stream:
-        return write
-    if handler.stream_stream:
-        return read_and_write
-    raise ValueError("expected a method with a stream both ways, or none in the request")
-
-
-def _observed(path: str, run: _Run, observer: Observer) -> _Run:
     async def observe(request: Any, call: Call) -> bytes | None:  # noqa: ANN401 - bytes or None
         exchange = _begin(path, call, observer)
         status = "OK"
         try:
+            if not reads:
+                request = _parsed(parse, request)  # and its bytes are free
             return await run(request, call)
         except asyncio.CancelledError:
             status = "CANCELLED"
@@ -97,6 +74,31 @@ def _observed(path: str, run: _Run, observer: Observer) -> _Run:
             exchange.end(status, failed=status != "OK")
 
     return observe
+
+
+def _run(handler: Any) -> _Run:  # noqa: ANN401 - see above
+    unary, serialize = handler.unary_unary, handler.response_serializer
+
+    async def answer(request: Any, call: Call) -> bytes:  # noqa: ANN401 - a message
+        response: bytes = serialize(await unary(request, call))
+        return response
+
+    async def read_and_write(_: None, call: Call) -> None:
+        answers = handler.stream_stream(call.requests(), call)
+        if not inspect.isasyncgen(answers):
+            await answers
+            return
+        async for one in answers:
+            await call.write(one)
+
+    if unary:
+        return answer
+    if handler.unary_stream:
+        write: _Run = handler.unary_stream
+        return write
+    if handler.stream_stream:
+        return read_and_write
+    raise ValueError("expected a method with a stream both ways, or none in the request")
 
 
 def _begin(path: str, call: Call, observer: Observer) -> Exchange:
