@@ -3,9 +3,10 @@
 import gc
 from typing import Final
 
-_YOUNG: Final = 20_000
-"""Objects more than at the last look before the young ones are walked. Requests leave no cycles behind, but at Python's
-own 700 those in flight were walked again and again: a twentieth of a busy front's time."""
+_YOUNG: Final = 5_000
+"""Objects more than at the last look before the young ones are walked. At Python's own 700, those of the requests in
+flight were walked again and again: a twentieth of a busy front's time. Much more would let cycles of large requests,
+should any be left, wait for long."""
 
 
 def settle() -> None:

@@ -182,19 +182,17 @@ class TensorFlowServing:
         if not request.HasField("model_spec"):
             raise Refusal("INVALID_ARGUMENT", "Missing ModelSpec")
         spec = request.model_spec
-        nothing = Refusal("NOT_FOUND", f"Could not find any versions of model {spec.name[:200]}")
         if spec.name not in self._classifier.routes.models:
-            raise nothing
+            raise _no_versions(spec)
         number = spec.version.value if spec.HasField("version") else 0
-        unknown = Refusal("NOT_FOUND", f"Could not find version {number} of model {spec.name}")
         if spec.HasField("version") and number < 1:
-            raise unknown
+            raise _no_version(spec)
         try:
             versions = self._classifier.routes.states(spec.name, number, spec.version_label)
         except errors.ModelNotFound as error:
-            raise (_unknown_label(spec) if spec.version_label else unknown) from error
+            raise (_unknown_label(spec) if spec.version_label else _no_version(spec)) from error
         if not versions:
-            raise nothing
+            raise _no_versions(spec)
         response = tfs.GetModelStatusResponse()
         for number, route in sorted(versions.items(), reverse=True):
             state = tfs.ModelVersionStatus.State.Value(route.state)
@@ -222,16 +220,14 @@ class TensorFlowServing:
         if not spec.name:
             raise Refusal("INVALID_ARGUMENT", "ModelSpec has no name specified.")
         version = spec.version.value if spec.HasField("version") else 0
-        wanted = f"Specific({spec.name[:200]}, {version})" if spec.HasField("version") else f"Latest({spec.name[:200]})"
-        unknown = Refusal("NOT_FOUND", f"Servable not found for request: {wanted}")
         if spec.HasField("version") and version < 1:
-            raise unknown
+            raise _no_servable(spec)
         request_id = terms.request_id or secrets.token_hex(8)  # so that the canary is drawn once, here
         try:
             model, number = self._classifier.resolve(spec.name, version, spec.version_label, request_id)
         except errors.ModelNotFound as error:
             known = spec.name in self._classifier.routes.models
-            raise (_unknown_label(spec) if spec.version_label and known else unknown) from error
+            raise (_unknown_label(spec) if spec.version_label and known else _no_servable(spec)) from error
         asked = Request(
             (),
             model,
@@ -311,6 +307,20 @@ def signatures(route: VersionRoute) -> tfs.SignatureDefMap:
 
 def _unknown_label(spec: tfs.ModelSpec) -> Refusal:
     return Refusal("INVALID_ARGUMENT", f"Unrecognized servable version label: {spec.version_label[:200]}")
+
+
+def _no_versions(spec: tfs.ModelSpec) -> Refusal:
+    return Refusal("NOT_FOUND", f"Could not find any versions of model {spec.name[:200]}")
+
+
+def _no_version(spec: tfs.ModelSpec) -> Refusal:
+    return Refusal("NOT_FOUND", f"Could not find version {spec.version.value} of model {spec.name}")
+
+
+def _no_servable(spec: tfs.ModelSpec) -> Refusal:
+    name = spec.name[:200]
+    wanted = f"Specific({name}, {spec.version.value})" if spec.HasField("version") else f"Latest({name})"
+    return Refusal("NOT_FOUND", f"Servable not found for request: {wanted}")
 
 
 def _spec(model: str, version: int, signature: str = "") -> tfs.ModelSpec:

@@ -32,21 +32,23 @@ def _handler(name: str, message: type[Message], answer: Answer) -> Any:  # noqa:
         try:
             response = await answer(request, call)
         except Refusal as refusal:
-            failed = refusal
-            note_failure(refusal.status)
+            raise _aborted(refusal, refusal.status) from refusal
         except GraftError as error:
-            failed = refusal_of(error)
-            note_failure(error.code)
-        except Exception:  # noqa: BLE001 - the last resort; logged with its trace
+            raise _aborted(refusal_of(error), error.code) from error
+        except Exception as error:
             _log.exception("unforeseen error in %s", name)
-            failed = refusal_of(InternalError("an unforeseen error; the service's log knows more"))
-            note_failure(InternalError.code)
-        else:
-            count_request("grpc", "OK")
-            return response
-        count_request("grpc", failed.status)
-        raise Aborted(grpc.StatusCode[failed.status], failed.detail, ())
+            told = refusal_of(InternalError("an unforeseen error; the service's log knows more"))
+            raise _aborted(told, InternalError.code) from error
+        count_request("grpc", "OK")
+        return response
 
     return grpc.unary_unary_rpc_method_handler(
         run, request_deserializer=message.FromString, response_serializer=lambda one: one.SerializeToString()
     )
+
+
+def _aborted(refusal: Refusal, code: str) -> Aborted:
+    """What ends a call with a refusal, which it counts."""
+    note_failure(code)
+    count_request("grpc", refusal.status)
+    return Aborted(grpc.StatusCode[refusal.status], refusal.detail, ())

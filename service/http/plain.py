@@ -19,9 +19,9 @@ from gunicorn import SERVER
 from service import errors
 from service.call import Call
 from service.classifier import Classifier
-from service.exchange import Exchange, Observer, is_request_id, observe_answer, set_present
+from service.exchange import Exchange, Observer, is_request_id, observe_answer, present, set_present
 from service.http import reply
-from service.http.disconnects import CLIENT_GONE
+from service.http.disconnects import CLIENT_GONE, Disconnects
 from service.http.head import Head, read_head
 from service.http.terms import late_request, read_asked, read_terms, read_timeout_s
 from service.metrics import IN_FLIGHT, count_request
@@ -68,6 +68,7 @@ class PlainRequests:
         self.classifier = classifier
         self.reactor = reactor
         self.observer = observer
+        self.disconnects = Disconnects(reactor)
         self.limit_s = limit_s
         self._max_body_bytes = max_body_bytes
         self._asked = lru_cache(maxsize=_REMEMBERED)(self._read)
@@ -188,6 +189,8 @@ class Connection:
                 self._take(turn, turn.whole)
             elif turn is None or self._client.recv(1, socket.MSG_PEEK):
                 self._stop_listening()  # what is there has to wait until this answer is written
+                if turn is not None and turn.call:
+                    self._plain.disconnects.watch(self._client.fileno(), self._lose)
             else:
                 self._lose()
         except BlockingIOError:
@@ -228,7 +231,7 @@ class Connection:
         turn.whole, turn.taken = memoryview(bytearray(head_bytes + body_bytes)), len(come)
         turn.whole[: turn.taken] = come
         late = late_request(asked.timeout_s, self._plain.limit_s)
-        turn.timer = self._plain.reactor.call_later(asked.timeout_s, lambda: self._refuse(turn, late, last=True))
+        self._later(turn, asked.timeout_s, lambda: self._reply(turn, reply.refused(late), last=True))
 
     def _take(self, turn: _Turn, whole: memoryview) -> None:
         size = self._client.recv_into(whole[turn.taken :])
@@ -249,14 +252,12 @@ class Connection:
         try:
             request = replace(turn.asked.request, images=(image,), timeout_s=left_s)
             call = self._plain.classifier.submit(request, lambda answer: self._answer(turn, answer))
-        except errors.Overloaded as refusal:
-            if refusal.kept_back_s:
-                kept = refusal  # the name ends with this block
-                turn.timer = self._plain.reactor.call_later(refusal.kept_back_s, lambda: self._refuse(turn, kept))
-            else:
-                self._refuse(turn, refusal)
         except errors.GraftError as error:
-            self._refuse(turn, error)
+            refused = reply.refused(error)  # the error itself would keep the image
+            if isinstance(error, errors.Overloaded) and error.kept_back_s:
+                self._later(turn, error.kept_back_s, lambda: self._reply(turn, refused))
+            else:
+                self._reply(turn, refused)
         except Exception:  # noqa: BLE001 - as for every other request: the client hears of it, the front goes on
             self._fail(turn)
         else:
@@ -264,9 +265,23 @@ class Connection:
                 turn.call = call
                 IN_FLIGHT.inc()
 
+    def _later(self, turn: _Turn, seconds: float, call: Callable[[], None]) -> None:
+        """Calls, if the request has not ended before."""
+
+        def run() -> None:
+            set_present(turn.exchange)
+            try:
+                call()
+            finally:
+                set_present(None)
+
+        turn.timer = self._plain.reactor.call_later(seconds, run)
+
     def _lose(self) -> None:
         """The client has gone: nothing more is done for it."""
-        turn, self._turn = self._turn, None
+        turn = self._turn
+        self._end_turn()
+        self._close()
         if turn is not None:
             if turn.timer:
                 turn.timer.cancel()
@@ -274,40 +289,49 @@ class Connection:
                 turn.call.cancel()
                 IN_FLIGHT.dec()
             count_request("http", CLIENT_GONE)
+            set_present(turn.exchange)
             turn.exchange.end(CLIENT_GONE, failed=True)
-        self._close()
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        if self._listening is None:
+            self._plain.disconnects.forget(self._client.fileno())
 
     # -- its answer
 
     def _answer(self, turn: _Turn, answer: Answer) -> None:
-        set_present(turn.exchange)
         if turn.call:
             IN_FLIGHT.dec()
+        before = present()  # who has heard of this answer may have been asking for something else
+        set_present(turn.exchange)
         try:
             observe_answer("http", time.monotonic() - turn.submitted, answer)
-            answered = reply.answered(answer, _NO_NAME)
+            self._reply(turn, reply.answered(answer, _NO_NAME))
         except Exception:  # noqa: BLE001 - see above
             self._fail(turn)
-        else:
-            self._reply(turn, answered)
+        finally:
+            set_present(before)
 
     def _fail(self, turn: _Turn) -> None:
+        """In an exception that nobody has foreseen."""
         _log.exception("unforeseen error on a plain request")
-        self._refuse(turn, errors.InternalError("an unforeseen error; the service's log knows more"))
-
-    def _refuse(self, turn: _Turn, error: errors.GraftError, *, last: bool = False) -> None:
-        set_present(turn.exchange)
-        self._reply(turn, reply.refused(error), last=last)
+        self._reply(turn, reply.refused(errors.InternalError("an unforeseen error; the service's log knows more")))
 
     def _reply(self, turn: _Turn, answer: reply.Reply, *, last: bool = False) -> None:
-        self._turn = None
+        if self._turn is not turn:
+            return
+        self._end_turn()
         self._last = last or self._is_last()
         status = f"{answer.status:d}"
-        count_request("http", status)
-        turn.exchange.end(status, failed=status >= "4")
-        set_present(None)
-        self._left = memoryview(_written(answer, turn.exchange.request_id, last=self._last))
-        self._write()
+        try:
+            count_request("http", status)
+            turn.exchange.end(status, failed=status >= "4")
+            self._left = memoryview(_written(answer, turn.exchange.request_id, last=self._last))
+        except Exception:  # noqa: BLE001 - see above; and this may be called by what others wait for, too
+            _log.exception("unforeseen error at the end of a plain request")
+            self._close()
+        else:
+            self._write()
 
     def _write(self) -> None:
         try:

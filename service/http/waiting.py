@@ -63,17 +63,19 @@ def answer_of(classifier: Classifier, asked: Request) -> Answer:
 
     def gone() -> None:
         call.cancel()
-        result.set_exception(ClientGone())
+        result.set(None)
 
     descriptor: int = request.environ["gunicorn.socket"].fileno()
     disconnects = _disconnects()
     disconnects.watch(descriptor, gone)
     try:
         with IN_FLIGHT.track_inprogress():
-            answer = result.get()
+            found: Answer | None = result.get()
     finally:
         disconnects.forget(descriptor)
-    return answer
+    if found is None:
+        raise ClientGone
+    return found
 
 
 @cache

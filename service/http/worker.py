@@ -107,7 +107,8 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
         def end(connection: "Connection", odd: socket.socket | None) -> None:
             self._plain.discard(connection)
             if odd is not None:
-                self._odd.spawn(self._leave_to_gunicorn, address, odd, peer)
+                # behind the group's own link, so that it counts one less by then
+                self._odd.spawn(self._leave_to_gunicorn, address, odd, peer).rawlink(lambda _: self._accept_more())
             else:
                 self._accept_more()
 
@@ -116,10 +117,7 @@ class FrontWorker(GeventWorker):  # type: ignore[misc]  # gunicorn is untyped
     def _leave_to_gunicorn(self, address: "_Address", own: socket.socket, peer: Any) -> None:  # noqa: ANN401 - see above
         client = GeventSocket(own.family, own.type, own.proto, own.detach())
         client.setblocking(True)
-        try:
-            self.handle(address, client, peer)
-        finally:
-            self._accept_more()
+        self.handle(address, client, peer)
 
     def _is_full(self) -> bool:
         most: int = self.worker_connections
@@ -166,8 +164,9 @@ def _accept_all(server: StreamServer) -> None:
     take_no_more(server.socket)
     end = time.monotonic() + HANDSHAKE_S
     while True:
-        while accepted := server.do_read():
-            server.do_handle(*accepted)
+        with suppress(OSError):  # no descriptor is left, or somebody has gone again
+            while accepted := server.do_read():
+                server.do_handle(*accepted)
         if time.monotonic() > end:
             return
         gevent.sleep(HANDSHAKE_S / 10)

@@ -1,6 +1,7 @@
 """service/http/plain.py: what becomes of a connection whose client or classifier behaves oddly, without a service."""
 
 import contextlib
+import gc
 import heapq
 import itertools
 import selectors
@@ -15,7 +16,7 @@ import pytest
 from protos.classifier_pb2 import Result
 from service.call import Call
 from service.errors import Overloaded
-from service.exchange import Observer, present
+from service.exchange import Observer, present, set_present
 from service.http.plain import Connection, PlainRequests
 from service.metrics import IN_FLIGHT
 from service.request import Answer, Request
@@ -119,9 +120,9 @@ class _Bench:
     def __init__(self, limit_s: float = 30.0) -> None:
         self.reactor, self.classifier, self.last = _Reactor(), _Classifier(), False
         self.ends: list[socket.socket | None] = []
-        observer = Observer(Settings(models=Path()))
+        self.observer = Observer(Settings(models=Path()))
         classifier: Any = self.classifier
-        plain = PlainRequests(classifier, self.reactor, observer, limit_s=limit_s, max_body_bytes=1 << 20)
+        plain = PlainRequests(classifier, self.reactor, self.observer, limit_s=limit_s, max_body_bytes=1 << 20)
         own, self.client = self.sockets = socket.socketpair()
         for one in self.sockets:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALL_BUFFER_BYTES)
@@ -196,6 +197,16 @@ def test_who_hangs_up_is_forgotten(bench: _Bench) -> None:
     assert bench.classifier.cancelled == 1
 
 
+def test_who_hangs_up_with_more_to_read_is_forgotten(bench: _Bench) -> None:
+    """What it has sent ahead does not hide its end."""
+    bench.send()
+    bench.submitted()
+    bench.client.sendall(b"\r\n")
+    bench.client.shutdown(socket.SHUT_WR)
+    bench.ended()
+    assert bench.classifier.cancelled == 1
+
+
 def test_who_hangs_up_within_a_request_is_forgotten(bench: _Bench) -> None:
     """Nothing is submitted, and no timer is left."""
     bench.client.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
@@ -250,6 +261,45 @@ def test_a_refusal_is_kept_back(bench: _Bench) -> None:
     bench.reactor.run(lambda: not bench.reactor.idle)
     bench.client.close()
     bench.ended()
+
+
+def test_a_refusal_keeps_no_image(bench: _Bench) -> None:
+    """What is kept back is the answer; the image's memory is free, and not only when garbage is looked for."""
+    image = b"an image that nobody else has" * 1000
+    gc.collect()
+    gc.disable()
+    try:
+        bench.classifier.error = Overloaded("full", kept_back_s=0.05)
+        for _ in range(5):
+            bench.send(image)
+            bench.read(b"full")
+        assert not [one for one in gc.get_objects() if isinstance(one, Request) and one.images == (image,)]
+    finally:
+        gc.enable()
+
+
+def test_somebody_elses_exchange_stays_present(bench: _Bench) -> None:
+    """An answer may be heard by who is asking for something else."""
+    bench.send()
+    bench.submitted()
+    other = bench.observer.begin("http", "POST /v1/models/pets:predict")
+    bench.answer()
+    assert present() is other
+    set_present(None)
+    bench.read(b'"cat"')
+
+
+def test_an_answer_that_comes_twice_is_given_once(bench: _Bench) -> None:
+    """Whoever asks next gets its own."""
+    bench.send()
+    bench.submitted()
+    bench.answer("cat")
+    bench.answer("dog")
+    assert b'"dog"' not in bench.read(b'"cat"')
+    bench.send()
+    bench.submitted(2)
+    bench.answer("bird")
+    assert b'"dog"' not in bench.read(b'"bird"')
 
 
 def test_an_unforeseen_error_is_told(bench: _Bench) -> None:
