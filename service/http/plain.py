@@ -291,6 +291,7 @@ class Connection:
             count_request("http", CLIENT_GONE)
             set_present(turn.exchange)
             turn.exchange.end(CLIENT_GONE, failed=True)
+            set_present(None)
 
     def _end_turn(self) -> None:
         self._turn = None
@@ -300,6 +301,8 @@ class Connection:
     # -- its answer
 
     def _answer(self, turn: _Turn, answer: Answer) -> None:
+        if self._turn is not turn:
+            return
         if turn.call:
             IN_FLIGHT.dec()
         before = present()  # who has heard of this answer may have been asking for something else

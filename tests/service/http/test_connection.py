@@ -99,11 +99,11 @@ class _Classifier:
     def __init__(self) -> None:
         self.submitted: list[tuple[Request, Callable[[Answer], None]]] = []
         self.cancelled = 0
-        self.error: Exception | None = None
+        self.error: Callable[[], Exception] | None = None
 
     def submit(self, request: Request, done: Callable[[Answer], None]) -> Call:
         if self.error:
-            raise self.error
+            raise self.error()
         self.submitted.append((request, done))
         call = Call(request, "pets", 1, 0.0)
 
@@ -251,12 +251,12 @@ def test_who_does_not_read_and_goes_is_forgotten(bench: _Bench) -> None:
 
 def test_a_refusal_is_kept_back(bench: _Bench) -> None:
     """It goes out when it is due; who has gone by then is forgotten."""
-    bench.classifier.error = Overloaded("full", kept_back_s=0.05)
+    bench.classifier.error = lambda: Overloaded("full", kept_back_s=0.05)
     sent = time.monotonic()
     bench.send()
     assert b"Retry-After: 1" in bench.read(b"full")
     assert time.monotonic() - sent >= 0.05
-    bench.classifier.error = Overloaded("full", kept_back_s=60)
+    bench.classifier.error = lambda: Overloaded("full", kept_back_s=60)
     bench.send()
     bench.reactor.run(lambda: not bench.reactor.idle)
     bench.client.close()
@@ -265,11 +265,11 @@ def test_a_refusal_is_kept_back(bench: _Bench) -> None:
 
 def test_a_refusal_keeps_no_image(bench: _Bench) -> None:
     """What is kept back is the answer; the image's memory is free, and not only when garbage is looked for."""
-    image = b"an image that nobody else has" * 1000
+    image = b"an image that nobody else has" * 20
     gc.collect()
     gc.disable()
     try:
-        bench.classifier.error = Overloaded("full", kept_back_s=0.05)
+        bench.classifier.error = lambda: Overloaded("full", kept_back_s=0.05)
         for _ in range(5):
             bench.send(image)
             bench.read(b"full")
@@ -304,7 +304,7 @@ def test_an_answer_that_comes_twice_is_given_once(bench: _Bench) -> None:
 
 def test_an_unforeseen_error_is_told(bench: _Bench) -> None:
     """The client hears of it, and the connection goes on."""
-    bench.classifier.error = ValueError("of ours")
+    bench.classifier.error = lambda: ValueError("of ours")
     bench.send()
     got = bench.read(b"}\n")
     assert b"500 Internal Server Error" in got
