@@ -29,8 +29,14 @@ def _reserve() -> None:
     """
     for kind in ("counter", "histogram", "gauge_livesum"):
         path = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) / f"{kind}_{os.getpid()}.db"
-        with path.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, _RESERVED_BYTES)
+        unfinished = path.with_suffix(".unfinished")  # an empty file of the other name would end every look at all
+        try:
+            with unfinished.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _RESERVED_BYTES)
+            unfinished.rename(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
