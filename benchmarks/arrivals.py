@@ -213,12 +213,9 @@ class HttpSender:
         url: of the service.
         images: JPEGs, sent in turn.
         timeout_ms: the deadline that the requests name; 0 for none.
-        bulk: whether they are bulk work.
     """
 
-    def __init__(
-        self, loop: Loop, url: str, images: Sequence[bytes], timeout_ms: int = 0, *, bulk: bool = False
-    ) -> None:
+    def __init__(self, loop: Loop, url: str, images: Sequence[bytes], timeout_ms: int = 0) -> None:
         self.loop = loop
         host, _, port = url.removeprefix("http://").rpartition(":")
         self._address = host, int(port)
@@ -228,7 +225,6 @@ class HttpSender:
             head = f"POST /classify HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\n"
             head += f"Content-Length: {len(image)}\r\n"
             head += f"X-Request-Timeout-Ms: {timeout_ms}\r\n" if timeout_ms else ""
-            head += "X-Request-Priority: bulk\r\n" if bulk else ""
             self._requests.append(f"{head}\r\n".encode() + image)
 
     def send(self, number: int, done: Done) -> None:

@@ -10,6 +10,7 @@ import selectors
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -73,7 +74,7 @@ def call_in_turn(target: str, method: str, messages: Sequence[bytes], connection
     return Calls(latencies, sum(client.errors for client in clients), now - started)
 
 
-class Connection:
+class Connection(ABC):
     """One connection, one call at a time. Blocking writes: a server that does not read is not given more.
 
     Args:
@@ -108,9 +109,9 @@ class Connection:
         self._stream_window = self._first_window
         self._send([_frame_head(len(self._head), _HEADERS, _END_HEADERS, self._stream), self._head])
 
+    @abstractmethod
     def ended(self, seconds: float, *, answered: bool) -> None:
         """Called at the end of each call: how long it took, and whether there was a message."""
-        raise NotImplementedError
 
     def read(self, now: float) -> None:
         """Takes what has arrived.
