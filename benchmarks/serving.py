@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -109,7 +110,7 @@ class Bench:
         """A real model: photos over HTTP and gRPC; with `whole`, all else that depends on the model, too."""
         name, version = _only(models)
         with serving(models, _FLAGS) as service, Limit(version.path, self._photos) as limit:
-            for case in self._photo_cases(version, service, connections, limit):
+            for case in self._photo_cases(version, service, connections, limit, whole=whole):
                 self._measure(case, service, limit)
             if whole:
                 for case in self._tensor_cases(name, version, service, limit):
@@ -157,16 +158,16 @@ class Bench:
             )
 
     def _photo_cases(
-        self, version: Version, service: Running, connections: Sequence[int], limit: Limit
+        self, version: Version, service: Running, connections: Sequence[int], limit: Limit, *, whole: bool
     ) -> Iterator[Case]:
         def batches() -> float:
             return limit.images_per_s(_LIMIT_S)
 
-        backbone = version.manifest.recipe.backbone
+        network = f"{version.manifest.recipe.backbone}, {_engine(service, version)}"
         for clients in connections:
             for protocol, run in _both(service, self._photos, clients):
-                yield Case(_PHOTOS, f"{protocol}, {backbone}", clients, 1, run, batches)
-        if len(connections) > 1:
+                yield Case(_PHOTOS, f"{protocol}, {network}", clients, 1, run, batches)
+        if whole:
             for share in _ARRIVALS:
                 run = partial(_arriving, service, self._photos, share, limit)
                 yield Case(_PHOTOS, f"HTTP, arriving at {share:g} of the limit", 0, 1, run, batches)
@@ -259,6 +260,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, metavar="MODELS", help="models directory with one model")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with JPEGs, searched in depth")
     parser.add_argument("--larger", type=Path, help="models directory with one larger model")
+    parser.add_argument("--quantized", type=Path, help="models directory with the model of MODELS in 8 bits, too")
     parser.add_argument("--null", type=Path, help="models directory with the null model (benchmarks/null_model.py)")
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="of everything (default: 3)")
@@ -274,7 +276,7 @@ def main() -> None:
         bench = Bench(bodies.photos(asked.photos), asked.seconds, asked.told)
         for number in range(asked.rounds):
             sys.stderr.write(f"round {number + 1} of {asked.rounds}\n")
-            _round(bench, asked.models, asked.larger, asked.null)
+            _round(bench, asked.models, asked.larger, asked.quantized, asked.null)
             if number < asked.rival_rounds:
                 _rivals(bench, asked.models)
     rows = [Row(**json.loads(line)) for line in asked.told.read_text(encoding="utf-8").splitlines()]
@@ -284,12 +286,15 @@ def main() -> None:
         asked.out.write_text(written, encoding="utf-8")
 
 
-def _round(bench: Bench, models: Path, larger: Path | None, null: Path | None) -> None:
+def _round(bench: Bench, models: Path, larger: Path | None, quantized: Path | None, null: Path | None) -> None:
     with _going_on():
         bench.backbone(models, _CONNECTIONS, whole=True)
     if larger:
         with _going_on():
             bench.backbone(larger, (32,), whole=False)
+    if quantized:
+        with _going_on():
+            bench.backbone(quantized, (1, 32), whole=False)
     if null:
         with _going_on():
             bench.protocols(null)
@@ -352,6 +357,13 @@ def _protocols(
     ]
     for what, method, message in over_grpc:
         yield what, lambda s, method=method, message=message: call(service.grpc, method, [message], clients, s)  # type: ignore[misc]
+
+
+def _engine(service: Running, version: Version) -> str:
+    """Engine and precision that the service has chosen."""
+    with urllib.request.urlopen(f"{service.http}/readyz") as answer:  # noqa: S310 - our own service
+        model = json.load(answer)["models"][version.name]
+    return str(model["versions"][str(version.number)]["engine"])
 
 
 def _only(models: Path) -> tuple[str, Version]:

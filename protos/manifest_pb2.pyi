@@ -164,12 +164,14 @@ class Evidence(_message.Message):
     def __init__(self, candidate: _Optional[str] = ..., validation_accuracy: _Optional[float] = ..., seconds: _Optional[float] = ..., images: _Optional[int] = ..., accuracy_interval: _Optional[_Iterable[float]] = ..., parameters: _Optional[int] = ..., winner: _Optional[bool] = ...) -> None: ...
 
 class Metrics(_message.Message):
-    __slots__ = ("validation", "test")
+    __slots__ = ("validation", "test", "quantized")
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
     TEST_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZED_FIELD_NUMBER: _ClassVar[int]
     validation: Evaluation
     test: Evaluation
-    def __init__(self, validation: _Optional[_Union[Evaluation, _Mapping]] = ..., test: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
+    quantized: Evaluation
+    def __init__(self, validation: _Optional[_Union[Evaluation, _Mapping]] = ..., test: _Optional[_Union[Evaluation, _Mapping]] = ..., quantized: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("images", "accuracy", "accuracy_interval", "classes", "engine")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from service.log import FORMATS
 
-LOCAL_ENGINES: Final = ("auto", "openvino", "openvino/bf16", "openvino/f32", "tensorflow")
+LOCAL_ENGINES: Final = ("auto", "openvino", "openvino/int8", "openvino/bf16", "openvino/f32", "tensorflow")
 """Those that compute on this host."""
 
 ENGINES: Final = (*LOCAL_ENGINES, "tensorflow-serving")

@@ -22,6 +22,8 @@ from service.published import folders, list_versions, valid_number
 SCHEMA_VERSION: Final = 1
 GOLDENS: Final = f"{EXTRA}/goldens"
 REPORT: Final = f"{EXTRA}/report"
+QUANTIZED: Final = f"{EXTRA}/openvino_int8.xml"
+"""The same network in 8 bits, where the version has one; its weights are in a .bin beside it."""
 WARMUP: Final = f"{EXTRA}/tf_serving_warmup_requests"
 UNFINISHED: Final = ".unfinished-"
 """Prefix of a directory that is being written. Never an integer, so no server takes it for a version."""

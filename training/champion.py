@@ -70,16 +70,13 @@ def compare(
         notes.append(
             f"version {number} was tested on other images and may have been trained on some of these, which flatters it"
         )
-    new = [one.predicted == one.image.label for one in asked]
-    old = [one.predicted == one.image.label for one in answered]
-    only_new = sum(ours and not theirs for ours, theirs in zip(new, old, strict=True))
-    only_champion = sum(theirs and not ours for ours, theirs in zip(new, old, strict=True))
+    only_new, only_champion = discordant(asked, answered)
     chance = p_value(only_champion, only_new)
     return ChampionComparison(
         version=number,
         images=len(asked),
-        right_new=sum(new),
-        right_champion=sum(old),
+        right_new=sum(one.right for one in asked),
+        right_champion=sum(one.right for one in answered),
         only_new=only_new,
         only_champion=only_champion,
         p_value=chance,
@@ -98,6 +95,12 @@ def describe(found: ChampionComparison) -> str:
         f"{found.right_champion}; {found.only_champion} only by version {found.version}, {found.only_new} only by the "
         f"new one (one-sided exact McNemar test, p = {found.p_value:.3g}){found.note and '; ' + found.note}"
     )
+
+
+def discordant(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> tuple[int, int]:
+    """How many images are answered rightly only by the first, and only by the second."""
+    pairs = [(one.right, other.right) for one, other in zip(ours, theirs, strict=True)]
+    return pairs.count((True, False)), pairs.count((False, True))
 
 
 def p_value(lost: int, won: int) -> float:

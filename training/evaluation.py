@@ -27,6 +27,11 @@ class Prediction:
     score: float
     pixels_sha256: str
 
+    @property
+    def right(self) -> bool:
+        """Whether that is what the image shows."""
+        return self.predicted == self.image.label
+
 
 def predict(
     version_dir: Path, engine: str, images: Sequence[Image], on_progress: Callable[[int, int], None]

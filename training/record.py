@@ -31,7 +31,17 @@ from training.settings import Settings
 from training.task import Task, Trained, Tried
 
 SIDES: Final = ("train", "validation", "test")
-_LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "openvino", "matplotlib")
+_LIBRARIES: Final = (
+    "graft",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "openvino",
+    "nncf",
+    "matplotlib",
+)
 _MOST_NAMED: Final = 12
 
 

@@ -39,6 +39,7 @@ class Settings:
         time_budget: seconds that `auto` may spend on deciding and training.
         champion: refuse a version that is significantly worse than the live one.
         publish_anyway: do not refuse it, but say so.
+        quantize: add the network in 8 bits.
         fresh: do not go on from what an interrupted run has left.
         tensorboard: folder for TensorBoard's logs of gradient training; None for no such.
         run_folder: where gradient training keeps its checkpoints; None for nowhere. Set by training/train.py.
@@ -69,6 +70,7 @@ class Settings:
     time_budget: float = 300.0
     champion: bool = False
     publish_anyway: bool = False
+    quantize: bool = False
     fresh: bool = False
     tensorboard: Path | None = None
     run_folder: Path | None = None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from protos.manifest_pb2 import DataFingerprint, Evaluation, Manifest
@@ -113,10 +114,12 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     with phases.phase("testing the export") as advance, OfflineClassifier(unfinished, settings.engine) as classifier:
         predictions, engine = evaluation.ask(classifier, task.pick(task.split.test), advance), classifier.engine
         mistakes = gallery.look(classifier, predictions)
-    number = {name: at for at, name in enumerate(task.class_names)}
-    answers = np.array([number[one.predicted] for one in predictions], np.intp)
-    labels = task.labels[list(task.split.test)]
+    labels, answers = task.labels[list(task.split.test)], _numbers(predictions, task)
     manifest.metrics.test.CopyFrom(evaluation.evaluate(labels, answers, task.class_names, engine))
+
+    # ---- The network once more in 8 bits, where it answers as well ----
+    if settings.quantize:
+        _quantize(unfinished, manifest, task, predictions, phases)
 
     # ---- The live version's answers to the same images ----
     if settings.champion:
@@ -193,6 +196,34 @@ def make_task(settings: Settings, found: Dataset, spec: ImageSpec, groups: list[
     return Task(found.images, labels, blocks, found.class_names, sides, spec, settings.seed)
 
 
+def _numbers(predictions: "Sequence[Prediction]", task: Task) -> NDArray[np.intp]:
+    number = {name: at for at, name in enumerate(task.class_names)}
+    return np.array([number[one.predicted] for one in predictions], np.intp)
+
+
+def _quantize(
+    unfinished: Path, manifest: Manifest, task: Task, predictions: "Sequence[Prediction]", phases: Phases
+) -> None:
+    """Adds the quantized network and what it is worth; leaves it out where that is less."""
+    from training import evaluation, quantization  # noqa: PLC0415 - imports the engines' classifier
+
+    try:
+        with phases.phase("quantizing") as advance:
+            quantization.write(unfinished, task.pick(task.split.train), task.spec, advance)
+            write_manifest(unfinished, manifest)
+        with phases.phase("testing it in 8 bits") as advance:
+            answered = quantization.test(unfinished, predictions, advance)
+    except Exception as error:  # noqa: BLE001 - NNCF and OpenVINO raise anything; what was trained is worth publishing
+        quantization.remove(unfinished)
+        said = str(error).strip() or type(error).__name__
+        phases.console.print(f"not quantized: {said.splitlines()[0]}", markup=False)
+        return
+    labels = task.labels[list(task.split.test)]
+    manifest.metrics.quantized.CopyFrom(
+        evaluation.evaluate(labels, _numbers(answered, task), task.class_names, quantization.ENGINE)
+    )
+
+
 def _challenge(settings: Settings, manifest: Manifest, predictions: "Sequence[Prediction]", phases: Phases) -> None:
     """Compares with the live version, records it, and refuses to go on where the new one is worse."""
     from training import champion  # noqa: PLC0415 - SciPy
@@ -260,6 +291,7 @@ def _summarise(phases: Phases, manifest: Manifest, verdict: str, published: Path
         ("parameters", f"{recipe.trained_parameters:,} trained of {recipe.total_parameters:,}"),
         ("validation accuracy", accuracy(manifest.metrics.validation)),
         ("test accuracy", f"{accuracy(manifest.metrics.test)} on {manifest.metrics.test.engine}"),
+        *_quantized(manifest),
         ("seconds", f"{sum(phases.seconds.values()):.1f} in all"),
         ("verdict", verdict),
         ("published", str(published)),
@@ -269,6 +301,13 @@ def _summarise(phases: Phases, manifest: Manifest, verdict: str, published: Path
     console.print()
     for name, value in rows:
         console.print(f"{name:<22} {value}", markup=False)
+
+
+def _quantized(manifest: Manifest) -> list[tuple[str, str]]:
+    if not manifest.metrics.HasField("quantized"):
+        return []
+    found = manifest.metrics.quantized
+    return [("in 8 bits", f"{accuracy(found)} on {found.engine}")]
 
 
 def _next(settings: Settings, version: int) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from service.engine.activation import combine
 from service.engine.runtime import Scores
 from service.errors import NoActivationMap
 from service.image import Pixels
-from service.version import Version
+from service.version import QUANTIZED, Version
 
 _PASSED: Final = frozenset({"Convert", "Transpose"})
 _LARGE_WEIGHTS_BYTES = 200 << 20
@@ -39,9 +39,11 @@ class Loaded:
         self._path = version.path
         self._input = (1, version.spec.side_px, version.spec.side_px, 3)
         self._core = core = ov.Core()
-        model = core.read_model(version.path)
+        precision = name.split("/")[1]
+        quantized = precision == "int8"
+        model = core.read_model(version.path / QUANTIZED if quantized else version.path)
         self._settings = settings = {
-            "INFERENCE_PRECISION_HINT": name.split("/")[1],
+            "INFERENCE_PRECISION_HINT": "f32" if quantized else precision,  # of what is not quantized
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
@@ -51,6 +53,8 @@ class Loaded:
             settings["ENABLE_CPU_PINNING"] = False
         side = version.spec.side_px
         weights = [version.path / "saved_model.pb", *(version.path / "variables").iterdir()]
+        if quantized:
+            weights = [(version.path / QUANTIZED).with_suffix(".bin")]
         large = sum(file.stat().st_size for file in weights) > _LARGE_WEIGHTS_BYTES
         self._by_size = []
         for size in (-1,) if large else (self.max_batch, 1):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from service.engine.goldens import check_scores, golden_pixels
 from service.errors import BrokenVersion, CapacityError
 from service.image import Pixels
-from service.version import Version
+from service.version import QUANTIZED, Version
 
 Scores = NDArray[np.float32]
 
@@ -75,6 +75,7 @@ class Candidate:
         aside: with one thread it computes in its caller's, so it may load in another of low priority. A process cannot
             take its priority back, but a thread has its own, which those inherit that it starts; as they do the cores
             that it may use.
+        file: what a version must hold for it; empty where any will do.
     """
 
     name: str
@@ -82,8 +83,10 @@ class Candidate:
     tolerance: float
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
     aside: bool = False
+    file: str = ""
 
 
+_INT8: Final = Candidate("openvino/int8", "service.engine.openvino", 0.05, aside=True, file=QUANTIZED)
 _BF16: Final = Candidate("openvino/bf16", "service.engine.openvino", 0.05, aside=True)
 _F32: Final = Candidate("openvino/f32", "service.engine.openvino", 0.001, aside=True)
 _TENSORFLOW: Final = Candidate("tensorflow/f32", "service.engine.tensorflow", 0.001)
@@ -104,12 +107,14 @@ def candidates(
     """
     if engine == _REMOTE.name:
         return [replace(_REMOTE, options=remote or {})]
-    # bf16 without instructions for it is emulated and slower than f32
-    on_cpu = [_BF16, _F32] if cpu_flags & {"amx_bf16", "avx512_bf16"} else [_F32]
+    # without instructions for it bf16 is emulated and slower than f32, and sums of int8 products may overflow
+    on_cpu = [_INT8] if cpu_flags & {"amx_int8", "avx512_vnni", "avx_vnni"} else []
+    on_cpu += [_BF16] if cpu_flags & {"amx_bf16", "avx512_bf16"} else []
+    on_cpu += [_F32]
     everything = [_ON_GPU, *on_cpu, _TENSORFLOW] if has_gpu else [*on_cpu, _TENSORFLOW]
     if engine == "auto":
         return everything
-    asked = [one for one in (_BF16, _F32, _TENSORFLOW) if one.name == engine]
+    asked = [one for one in (_INT8, _BF16, _F32, _TENSORFLOW) if one.name == engine]
     return asked or [one for one in everything if one.name.split("/")[0] == engine]
 
 
@@ -134,8 +139,9 @@ def load(
     """
     goldens = version.goldens()
     pixels = golden_pixels(version, goldens)
+    possible = [choice for choice in choices if not choice.file or (version.path / choice.file).is_file()]
     refusals = []
-    for choice in choices:
+    for choice in possible:
         try:
             if choice.aside and threads == 1:
                 runtime = _aside(choice, version, host_cores)
@@ -160,6 +166,9 @@ def load(
         for refusal in refusals:
             _log.warning("not used: %s", refusal)
         return runtime
+    refusals += [
+        f"{choice.name}: expected {choice.file}, found no file" for choice in choices if choice not in possible
+    ]
     raise BrokenVersion("; ".join(refusals) or "no engine to try")
 
 

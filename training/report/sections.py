@@ -32,6 +32,10 @@ def head(manifest: Manifest, said: Verdict) -> str:
         ("trained in", _duration(sum(phase.seconds for phase in recipe.phases))),
         ("test answered by", f"the exported version on {test.engine}" if test.images else "nobody"),
     ]
+    if manifest.metrics.HasField("quantized"):
+        again = manifest.metrics.quantized
+        found = f"{again.accuracy:.1%} right" if again.images else "not tested"
+        facts.append(("in 8 bits", f"{found} on {again.engine}"))
     tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     share = f"<b>{said.share}</b> " if said.share else ""
     compared = champion.describe(manifest.champion) if manifest.HasField("champion") else ""

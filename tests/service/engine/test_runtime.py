@@ -17,6 +17,7 @@ from service.version import Version
 
 _RIGHT = [0.7, 0.3]
 _AMX = frozenset({"avx512f", "amx_bf16"})
+_VNNI = frozenset({"avx512f", "avx512_vnni"})
 
 
 @pytest.mark.parametrize(
@@ -24,16 +25,19 @@ _AMX = frozenset({"avx512f", "amx_bf16"})
     [
         ("auto", _AMX, False, ["openvino/bf16", "openvino/f32", "tensorflow/f32"]),
         ("auto", frozenset({"avx2"}), False, ["openvino/f32", "tensorflow/f32"]),
+        ("auto", _VNNI, False, ["openvino/int8", "openvino/f32", "tensorflow/f32"]),
+        ("auto", _VNNI | _AMX, False, ["openvino/int8", "openvino/bf16", "openvino/f32", "tensorflow/f32"]),
         ("auto", frozenset(), True, ["tensorflow/f32", "openvino/f32", "tensorflow/f32"]),
         ("openvino", _AMX, True, ["openvino/bf16", "openvino/f32"]),
         ("openvino", frozenset(), False, ["openvino/f32"]),
         ("openvino/bf16", frozenset(), False, ["openvino/bf16"]),
+        ("openvino/int8", frozenset(), False, ["openvino/int8"]),
         ("openvino/f32", _AMX, False, ["openvino/f32"]),
         ("tensorflow", _AMX, False, ["tensorflow/f32"]),
     ],
 )
 def test_candidates_by_host(engine: str, flags: frozenset[str], gpu: bool, expected: list[str]) -> None:
-    """GPU hosts try TensorFlow first, CPU hosts OpenVINO; bf16 only by name or where the CPU has it."""
+    """GPU hosts try TensorFlow first, CPU hosts OpenVINO; int8 and bf16 only by name or where the CPU has them."""
     assert [one.name for one in candidates(engine, flags, gpu)] == expected
 
 
@@ -164,6 +168,18 @@ def test_both_ways_of_computing_must_be_right(version: Version, monkeypatch) -> 
     wrong = replace(_ASIDE, name="wrong-on-whole-host")
     assert load(version, [wrong, _ASIDE], threads=1, host_cores={3, 4}).name == "right"
     assert load(version, [wrong, _ASIDE], threads=1).name == "wrong-on-whole-host"
+
+
+def test_what_a_version_does_not_hold_is_not_tried(version: Version, caplog) -> None:
+    """And nobody is told, unless nothing else was asked for."""
+    needs = replace(_ASIDE, file="assets.extra/more.xml")
+    assert load(version, [needs, replace(_ASIDE, name="other")], threads=1).name == "other"
+    assert not caplog.records
+    with pytest.raises(BrokenVersion, match=r"^right: expected assets.extra/more.xml, found no file$"):
+        load(version, [needs], threads=1)
+    (version.path / needs.file).parent.mkdir()
+    (version.path / needs.file).touch()
+    assert load(version, [needs, replace(_ASIDE, name="other")], threads=1).name == "right"
 
 
 def test_a_gpu_that_tensorflow_cannot_use_is_told(version_factory, tmp_path, monkeypatch, caplog) -> None:

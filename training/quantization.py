@@ -1,0 +1,85 @@
+"""The network once more in 8 bits, for CPUs with instructions for that: by NNCF, beside the SavedModel of a version.
+
+Weights and what flows between layers become integers, in ranges that some of the training images show (post-training
+quantization; Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference"). It is kept only where it reproduces the goldens and answers the test images no worse.
+"""
+
+import io
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.errors import BrokenVersion
+from service.image import ImageSpec, Pixels
+from service.version import QUANTIZED
+from training import champion, evaluation, pixels
+from training.dataset import Image
+from training.evaluation import Prediction
+
+ENGINE: Final = "openvino/int8"
+_MOST_IMAGES: Final = 300
+"""NNCF's own default."""
+_BATCH: Final = 32
+
+
+def write(folder: Path, images: Sequence[Image], spec: ImageSpec, on_progress: Callable[[int, int], None]) -> None:
+    """Quantizes the SavedModel in a version directory and writes the result beside it.
+
+    Args:
+        folder: the version directory.
+        images: training images by class; up to 300 of them, evenly chosen, show the ranges.
+        spec: how pixels are made.
+        on_progress: called with (images done, images in all).
+    """
+    os.environ.setdefault("NNCF_CI", "1")  # else it reports to its makers what it does
+    import nncf  # noqa: PLC0415 - not for who does not quantize
+    import openvino as ov  # noqa: PLC0415 - the same
+
+    nncf.set_log_level(logging.ERROR)
+    chosen = [images[at] for at in np.unique(np.linspace(0, len(images) - 1, _MOST_IMAGES).astype(int))]
+    shown = np.concatenate(list(pixels.batches(chosen, spec, _BATCH)))
+
+    def one(at: int) -> Pixels:
+        on_progress(at + 1, len(shown))
+        return shown[at : at + 1]
+
+    network = ov.Core().read_model(folder)
+    with redirect_stdout(io.StringIO()):  # it draws bars of its own
+        quantized = nncf.quantize(network, nncf.Dataset(range(len(shown)), one), subset_size=len(shown))
+    ov.save_model(quantized, folder / QUANTIZED, compress_to_fp16=False)
+
+
+def remove(folder: Path) -> None:
+    """Removes what `write` has written."""
+    for suffix in (".xml", ".bin"):
+        (folder / QUANTIZED).with_suffix(suffix).unlink(missing_ok=True)
+
+
+def test(folder: Path, predictions: Sequence[Prediction], on_progress: Callable[[int, int], None]) -> list[Prediction]:
+    """Asks the quantized network of a version directory about the test images.
+
+    Args:
+        folder: the version directory, its hashes up to date.
+        predictions: of these images by the network as it was.
+        on_progress: called with (images done, images in all).
+
+    Returns:
+        Its own.
+
+    Raises:
+        BrokenVersion: it does not reproduce the goldens, or is significantly worse.
+    """
+    answers, _ = evaluation.predict(folder, ENGINE, [one.image for one in predictions], on_progress)
+    won, lost = champion.discordant(answers, predictions)
+    if (chance := champion.p_value(lost, won)) < champion.SIGNIFICANT:
+        raise BrokenVersion(
+            f"{lost} of {len(answers)} test images are answered rightly only without it, {won} only with it "
+            f"(p = {chance:.3g})"
+        )
+    return answers
