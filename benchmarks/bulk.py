@@ -1,12 +1,12 @@
 """`python -m benchmarks.bulk MODELS PHOTOS [--images 10000]`: a folder of images through the light client.
 
-Makes a folder of so many links to the photos and classifies it by `python -m service.client --recursive --out`, once
-without interruption, and once killed by SIGKILL at --kills random moments and given again. The limit is what one
+Makes a folder of so many links to the photos and classifies it by `python -m service.client --recursive --out`, --runs
+times without interruption, and once killed by SIGKILL at --kills random moments and given again. The limit is what one
 process per core does with the same photos and engine but no service and no client (see benchmarks/limit.py), measured
-before, after, and three times between, as machines change their speed: the client is then stopped by SIGSTOP, what it
-has asked is still answered, and from there the clock stands still until the client goes on. Memory is the largest
-proportional set size (PSS) of those seen once a second. Ends with 1 when a row is lost, doubled or different, or when
-client or service took over a tenth more memory in the last third of the images than in the first.
+before and after every run, as machines change their speed; of the runs' shares of it the median counts. Memory is the
+largest proportional set size (PSS) of those seen every two seconds, as the kernel takes 20 ms of a core to add one up.
+Ends with 1 when a row is lost, doubled or different, or when client or service took over a tenth more memory in the
+last third of a run than in the first.
 """
 
 import argparse
@@ -14,27 +14,28 @@ import csv
 import math
 import os
 import random
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.footprint import LOCAL, memory_mb
+from benchmarks.footprint import memory_mb
 from benchmarks.limit import Limit
 from benchmarks.running import Running, serving
 from service.published import list_versions
 
 _PER_FOLDER: Final = 500
 _LIMIT_S: Final = 5
-_PARTS: Final = 4
 _LIMIT_PHOTOS: Final = 200
 _GROWTH: Final = 1.1
-_EVERY_S: Final = 1.0
-_LOOK_S: Final = 0.1
+_EVERY_S: Final = 2.0
+_LOOK_S: Final = 0.02
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("models", type=Path, metavar="MODELS", help="models directory with one model")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with JPEGs, searched in depth")
     parser.add_argument("--images", type=int, default=10_000, metavar="N", help="default: 10000")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument("--kills", type=int, default=3, metavar="N", help="default: 3")
     options = parser.parse_args()
     photos = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg"})
@@ -62,46 +64,68 @@ def _measure(options: argparse.Namespace, folder: Path, photos: Sequence[Path], 
     version_dir = options.models / name / str(list_versions(options.models)[name][-1])
     sample = [photo.read_bytes() for photo in photos[:: max(1, len(photos) // _LIMIT_PHOTOS)][:_LIMIT_PHOTOS]]
     with Limit(version_dir, sample) as limit:
-        limits = [limit.images_per_s(_LIMIT_S)]
-        began, paused_s = time.monotonic(), 0.0
-        run = _start(folder, address, "whole.csv")
-        seen: list[tuple[int, float, float]] = []
-        for part in range(1, _PARTS + 1):
-            while (rows := _rows(folder / "whole.csv")) < images * part // _PARTS and run.poll() is None:
-                seen.append((rows, _memory_mb(run.pid), _memory_mb(service.pid)))
-                time.sleep(_EVERY_S)
-            if part < _PARTS:
-                paused_s += _limit_between(run, service, limit, limits)
-        code = run.wait()
-        took_s = time.monotonic() - began - paused_s
-        limits.append(limit.images_per_s(_LIMIT_S))
+        limits, runs = [limit.images_per_s(_LIMIT_S)], []
+        for number in range(options.runs):
+            runs.append(_run(folder, f"{number}.csv", images, service))
+            limits.append(limit.images_per_s(_LIMIT_S))
     for at in sorted(random.Random(0).sample(range(images // 20, images * 19 // 20), kills)):
-        run = _start(folder, address, "resumed.csv")
-        _wait(run, lambda at=at: _rows(folder / "resumed.csv") >= at)  # type: ignore[misc]
-        run.kill()
-        run.wait()
+        killed = _start(folder, address, "resumed.csv")
+        _wait(killed, lambda at=at: _rows(folder / "resumed.csv") >= at)  # type: ignore[misc]
+        killed.kill()
+        killed.wait()
     again = _start(folder, address, "resumed.csv").wait()
-    whole, resumed = _read(folder / "whole.csv"), _read(folder / "resumed.csv")
-    per_s, of = images / took_s, sum(limits) / len(limits)
-    names, names_resumed = ({path for path, *_ in rows} for rows in (whole, resumed))
-    early, late = (
-        [max((one[column] for one in seen if low <= one[0] / images < high), default=math.nan) for column in (1, 2)]
-        for low, high in ((0, 1 / 3), (2 / 3, 2))
+    wholes, resumed = [_read(folder / f"{number}.csv") for number in range(len(runs))], _read(folder / "resumed.csv")
+    shares = []
+    for number, run in enumerate(runs):
+        per_s, of = images / run.seconds, (limits[number] + limits[number + 1]) / 2
+        shares.append(per_s / of)
+        rows = wholes[number]
+        sys.stdout.write(
+            f"{images} images in {run.seconds:.1f} s: {per_s:.0f}/s, {shares[-1]:.2f} of the limit of {of:.0f}/s\n"
+            f"memory in the first and in the last third: client {run.client_mb[0]:.0f} and {run.client_mb[1]:.0f} MB, "
+            f"service {run.service_mb[0]:.0f} and {run.service_mb[1]:.0f} MB\n"
+            f"rows: {len(rows)}, names: {_names(rows)}; exit code {run.code}\n"
+        )
+    sys.stdout.write(
+        f"with {kills} kill -9: rows {len(resumed)}, names: {_names(resumed)}; exit code {again}; rows that differ: "
+        f"{len(set(wholes[0]) ^ set(resumed))}\n"
+        f"share of the limit, median of {len(runs)}: {statistics.median(shares):.3f}\n"
     )
-    lines = (
-        f"{images} images in {took_s:.1f} s: {per_s:.0f}/s, {per_s / of:.2f} of the limit of {of:.0f}/s "
-        f"({', '.join(f'{one:.0f}' for one in limits)})",
-        f"memory in the first and in the last third: client {early[0]:.0f} and {late[0]:.0f} MB, service "
-        f"{early[1]:.0f} and {late[1]:.0f} MB",
-        f"rows: {len(whole)}, names: {len(names)}; exit code {code}",
-        f"with {kills} kill -9: rows {len(resumed)}, names: {len(names_resumed)}; exit code {again}; rows that differ: "
-        f"{len(set(whole) ^ set(resumed))}",
-    )
-    sys.stdout.write("\n".join(lines) + "\n")
-    good = len(whole) == len(names) == images and sorted(whole) == sorted(resumed) and code == again == 0
+    complete = all(len(rows) == _names(rows) == images for rows in wholes)
+    same = all(sorted(rows) == sorted(resumed) for rows in wholes)
+    ended = all(code == 0 for code in (again, *(run.code for run in runs)))
     # a run of a few seconds has no samples in a third, and says nothing of growth
-    flat = not any(after > _GROWTH * before for before, after in zip(early, late, strict=True))
-    return 0 if good and flat else 1
+    flat = not any(late > _GROWTH * early for run in runs for early, late in (run.client_mb, run.service_mb))
+    return 0 if complete and same and ended and flat else 1
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One whole run; memory is of its first and of its last third."""
+
+    seconds: float
+    code: int
+    client_mb: tuple[float, float]
+    service_mb: tuple[float, float]
+
+
+def _run(folder: Path, out: str, images: int, service: Running) -> _Run:
+    began = time.monotonic()
+    run = _start(folder, service.grpc, out)
+    seen: list[tuple[int, float, float]] = []
+    with suppress(subprocess.TimeoutExpired):
+        run.wait(_EVERY_S / 2)
+    while run.poll() is None:
+        seen.append((_rows(folder / out), _memory_mb(run.pid), _memory_mb(service.pid)))
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(_EVERY_S)
+    seconds = time.monotonic() - began
+
+    def largest(column: int, low: float, high: float) -> float:
+        return max((one[column] for one in seen if low <= one[0] / images < high), default=math.nan)
+
+    client, whole_service = ((largest(column, 0, 1 / 3), largest(column, 2 / 3, 2)) for column in (1, 2))
+    return _Run(seconds, run.wait(), client, whole_service)
 
 
 def _link(photos: Sequence[Path], folder: Path, count: int) -> None:
@@ -119,24 +143,6 @@ def _start(folder: Path, address: str, out: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
 
 
-def _limit_between(run: "subprocess.Popen[bytes]", service: Running, limit: Limit, limits: list[float]) -> float:
-    """Measures the limit while the client is stopped; the seconds that do not count."""
-    run.send_signal(signal.SIGSTOP)
-    try:
-        _wait(run, lambda: not _in_flight(service))
-        began = time.monotonic()
-        limits.append(limit.images_per_s(_LIMIT_S))
-        return time.monotonic() - began
-    finally:
-        run.send_signal(signal.SIGCONT)
-
-
-def _in_flight(service: Running) -> float:
-    with LOCAL.open(f"{service.http}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith("graft_requests_in_flight"))
-
-
 def _wait(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> None:
     """Until something holds, or the client has ended."""
     while not holds() and run.poll() is None:
@@ -145,6 +151,10 @@ def _wait(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> None:
 
 def _memory_mb(pid: int) -> float:
     return sum(memory_mb(pid).values())
+
+
+def _names(rows: Sequence[tuple[str, ...]]) -> int:
+    return len({path for path, *_ in rows})
 
 
 def _rows(out: Path) -> int:

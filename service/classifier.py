@@ -62,6 +62,9 @@ class Classifier:
         target_s: time within which nearly all interactive images should be answered; see Admission.
         cache_bytes: for answers to images that come again; 0 for no sharing of answers at all.
         clock: monotonic seconds, the same clock as the engines'.
+
+    Attributes:
+        on_routes: called when the routing table is another one.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class Classifier:
         self._heard = -math.inf
         self._company = 0.0  # how many of the last images came while others were in flight, as a share
         self._deaths: OrderedDict[bytes, int] = OrderedDict()  # of engines, by the digest of what was alone in them
+        self._told = Routes()
+        self.on_routes: Callable[[], None] = lambda: None
         self._fleet = Fleet(
             reactor, routes_path, on_frame=self._on_frame, on_lost=self._on_lost, on_look=self._on_look, clock=clock
         )
@@ -311,7 +316,10 @@ class Classifier:
 
     def _on_look(self, late_s: float) -> None:
         self._admission.observe_lag(late_s)
-        self._sharing.forget(self._fleet.routes)
+        if self.routes is not self._told:
+            self._told = self.routes
+            self._sharing.forget(self.routes)
+            self.on_routes()
         waiting, self._waiting = self._waiting, []
         for job in waiting:
             if job.number in job.call.jobs:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from service.classifier import Classifier
 from service.errors import GraftError
-from service.reactor import Reactor
+from service.reactor import Cancellable, Reactor
 from service.request import Answer, Request
 from service.routes import STABLE, Routes
 
@@ -51,10 +51,19 @@ class Readiness:
         self._classifier = classifier
         self._reactor = reactor
         self._on_change = on_change
+        self._next: Cancellable | None = None
+        classifier.on_routes = self._look_now
         self._look()
+
+    def _look_now(self) -> None:
+        """The table is another one; a round that is under way sees that at its end."""
+        if self._next:
+            self._next.cancel()
+            self._look()
 
     def _look(self) -> None:
         """Starts a round of probes, and looks again soon."""
+        self._next = None
         routes = self._classifier.routes
         live = [name for name, model in routes.models.items() if model.live]
         if routes.draining or not live or (not self._was_ready and _still_loading(routes)):
@@ -83,14 +92,11 @@ class Readiness:
             self.ready = ready
             if self._on_change:
                 self._on_change(ready)
-        self._wait(probed, _NEXT_WHEN_READY_S if ready else _NEXT_WHEN_NOT_S)
-
-    def _wait(self, probed: Routes, seconds: float) -> None:
-        """Looks again after `seconds`, or as soon as the table is another one."""
-        if self._classifier.routes is not probed or seconds <= 0:
+        if self._classifier.routes is not probed:
             self._look()
         else:
-            self._reactor.call_later(_NEXT_WHEN_NOT_S, lambda: self._wait(probed, seconds - _NEXT_WHEN_NOT_S))
+            seconds = _NEXT_WHEN_READY_S if ready else _NEXT_WHEN_NOT_S
+            self._next = self._reactor.call_later(seconds, self._look)
 
 
 def describe(routes: Routes) -> dict[str, Any]:

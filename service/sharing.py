@@ -45,7 +45,6 @@ class Sharing:
         self._leaders: dict[ShareKey, Job] = {}
         self._dispatch = dispatch
         self._finish = finish
-        self._routes: Routes | None = None
 
     def start(self, job: Job) -> None:
         """Answers a job with what is known, lets it follow another, or sends it."""
@@ -115,10 +114,9 @@ class Sharing:
         return heir
 
     def forget(self, routes: Routes) -> None:
-        """Forgets the answers of versions that are no longer served, when the table has changed."""
-        if self._cache is None or routes is self._routes:
+        """Forgets the answers of versions that are no longer served."""
+        if self._cache is None:
             return
-        self._routes = routes
         self._cache.keep(
             {
                 (name, number)

@@ -33,6 +33,8 @@ from service.routes import Routes, write_routes
 from service.settings import LISTENING, Settings, save_settings
 
 _TICK_S: Final = 0.05
+_CALM_TICK_S: Final = 0.2
+"""Between two looks while nothing is being loaded or ended; a process that ends wakes us besides."""
 _FRONT_RETRY_S: Final = 1.0
 _LONGEST_RUN_DIR: Final = 60
 """A Unix socket's path has 107 characters at most, and its name below the run directory needs up to 40."""
@@ -133,7 +135,7 @@ class Supervisor:
             except OSError:  # no more processes, a full disk: what runs goes on, and we try again
                 _log.exception("the host refused something; trying again")
                 time.sleep(_FRONT_RETRY_S)
-            self._sleep()
+            self._sleep(_TICK_S if self._orphans or not self._catalog.settled else _CALM_TICK_S)
 
     def _step(self) -> None:
         if time.monotonic() >= self._next_scan:
@@ -172,7 +174,7 @@ class Supervisor:
         """Looks after the engines until `done` or the end; a second signal ends it at once."""
         while not done() and time.monotonic() < end and self._stops < 2:
             self._look_after()
-            self._sleep()
+            self._sleep(_TICK_S)
 
     def _look_after(self) -> None:
         """The engines, while everything ends; a full disk must not end it sooner."""
@@ -252,9 +254,9 @@ class Supervisor:
         """Never a second wish: a terminal that closes may say so twice, through its shell and through the kernel."""
         self._stops = max(1, self._stops)
 
-    def _sleep(self) -> None:
-        """Until a signal (a child's end, too) or the next tick."""
-        if select.select([self._wake_reader], [], [], _TICK_S)[0]:
+    def _sleep(self, seconds: float) -> None:
+        """At most so long, or until a signal (a child's end, too)."""
+        if select.select([self._wake_reader], [], [], seconds)[0]:
             self._wake_reader.recv(4096)
 
 
