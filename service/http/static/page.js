@@ -270,8 +270,9 @@ function bars(answer) {
   const body = element("tbody");
   for (const { label, score } of answer.top) {
     const row = element("tr", answer.unknown ? "low" : "");
-    const name = element("th", "", label);
+    const name = element("th");
     name.scope = "row";
+    name.append(breakable(label));
     const cell = element("td");
     const track = element("div", "track");
     const bar = element("div", "bar");
@@ -284,6 +285,13 @@ function bars(answer) {
   }
   table.append(body);
   return table;
+}
+
+function breakable(label) {
+  const text = element("span");
+  // names of folders have no spaces to break at
+  label.split(/(?<=[_.-])/).forEach((piece, at) => text.append(...(at ? [element("wbr"), piece] : [piece])));
+  return text;
 }
 
 function overlay(around, picture, answer) {

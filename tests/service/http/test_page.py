@@ -398,6 +398,31 @@ def test_nothing_is_wider_than_the_screen(page: Page, width: int):
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [320, 1280])
+def test_long_labels_break_where_words_end_and_cut_nothing_off(page: Page, width: int):
+    """Folders have underscores where others have spaces; a word longer than the column breaks anywhere."""
+    labels = ["scientific_publication", "Donaudampfschifffahrtselektrizitaetenhauptbetriebswerk"]
+    top = [{"label": label, "score": 0.5} for label in labels]
+    timing = {"queue": 0.1, "decode": 0.1, "inference": 0.1}
+    result = {"label": labels[0], "score": 0.5, "unknown": False, "top": top, "timing_ms": timing, "batch_size": 1}
+    answer = {"model": "pets", "version": 1, "results": [result]}
+    page.set_viewport_size({"width": width, "height": 700})
+    page.route("**/classify?*", lambda route: route.fulfill(json=answer))
+    page.route("**/classify", lambda route: route.fulfill(json=answer))
+    _give(page, ["a.png"], [plain("grey")])
+    expect(page.locator("tbody th")).to_have_text(labels)
+    assert page.locator("article").evaluate("card => card.scrollWidth <= card.clientWidth")
+    lines_by_word = page.locator("tbody th span").first.evaluate(
+        """span => [...span.childNodes].filter(one => one.nodeType === Node.TEXT_NODE).map(one => {
+            const range = document.createRange();
+            range.selectNode(one);
+            return range.getClientRects().length;
+        })"""
+    )
+    assert lines_by_word == [1, 1]
+
+
+@needs_browser
 def test_the_description_fits_a_phone(browser: Browser, service: Service):
     """/docs with everything opened has nothing to scroll sideways."""
     page = browser.new_page(viewport={"width": 320, "height": 700})
