@@ -48,6 +48,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument("--kills", type=int, default=3, metavar="N", help="default: 3")
     options = parser.parse_args()
+    if options.runs < 1:
+        parser.error(f"expected --runs to be at least 1, got {options.runs}")
     photos = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg"})
     if not photos:
         raise SystemExit(f"expected JPEGs below {options.photos}, found none")

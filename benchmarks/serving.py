@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from typing import Final
 
 from benchmarks import bodies, rivals
 from benchmarks.arrivals import HttpSender, Loop, open_loop
-from benchmarks.footprint import memory_mb, processes_below
+from benchmarks.footprint import LOCAL, memory_mb, processes_below
 from benchmarks.limit import Limit
 from benchmarks.load import Load, call, post
 from benchmarks.running import Running, serving
@@ -106,11 +105,18 @@ class Bench:
         self._seconds = seconds
         self._told = told
 
-    def backbone(self, models: Path, connections: Sequence[int], *, whole: bool) -> None:
-        """A real model: photos over HTTP and gRPC; with `whole`, all else that depends on the model, too."""
+    def backbone(self, models: Path, connections: Sequence[int], *, whole: bool, engine_wanted: str = "") -> None:
+        """A real model: photos over HTTP and gRPC; with `whole`, all else that depends on the model, too.
+
+        With `engine_wanted` nothing where another engine serves it.
+        """
         name, version = _only(models)
         with serving(models, _FLAGS) as service, Limit(version.path, self._photos) as limit:
-            for case in self._photo_cases(version, service, connections, limit, whole=whole):
+            engine = _engine(service, version)
+            if engine_wanted not in {"", engine}:
+                sys.stderr.write(f"left out: expected {models} to be served by {engine_wanted}, found {engine}\n")
+                return
+            for case in self._photo_cases(version, engine, service, connections, limit, whole=whole):
                 self._measure(case, service, limit)
             if whole:
                 for case in self._tensor_cases(name, version, service, limit):
@@ -158,12 +164,12 @@ class Bench:
             )
 
     def _photo_cases(
-        self, version: Version, service: Running, connections: Sequence[int], limit: Limit, *, whole: bool
+        self, version: Version, engine: str, service: Running, connections: Sequence[int], limit: Limit, *, whole: bool
     ) -> Iterator[Case]:
         def batches() -> float:
             return limit.images_per_s(_LIMIT_S)
 
-        network = f"{version.manifest.recipe.backbone}, {_engine(service, version)}"
+        network = f"{version.manifest.recipe.backbone}, {engine}"
         for clients in connections:
             for protocol, run in _both(service, self._photos, clients):
                 yield Case(_PHOTOS, f"{protocol}, {network}", clients, 1, run, batches)
@@ -294,7 +300,7 @@ def _round(bench: Bench, models: Path, larger: Path | None, quantized: Path | No
             bench.backbone(larger, (32,), whole=False)
     if quantized:
         with _going_on():
-            bench.backbone(quantized, (1, 32), whole=False)
+            bench.backbone(quantized, (1, 32), whole=False, engine_wanted="openvino/int8")
     if null:
         with _going_on():
             bench.protocols(null)
@@ -361,7 +367,7 @@ def _protocols(
 
 def _engine(service: Running, version: Version) -> str:
     """Engine and precision that the service has chosen."""
-    with urllib.request.urlopen(f"{service.http}/readyz") as answer:  # noqa: S310 - our own service
+    with LOCAL.open(f"{service.http}/readyz") as answer:
         model = json.load(answer)["models"][version.name]
     return str(model["versions"][str(version.number)]["engine"])
 

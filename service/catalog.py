@@ -126,6 +126,11 @@ class Catalog:
         return not unread and not any(self._busy(model, self._wanted(model)[1]) for model in self._models.values())
 
     @property
+    def calm(self) -> bool:
+        """Whether all is settled, and no engine is being replaced or ended."""
+        return self.settled and all(version.calm for model in self._models.values() for version in model.all)
+
+    @property
     def empty(self) -> bool:
         """Whether no engine is left."""
         return not self.pids

@@ -96,6 +96,7 @@ class Fleet:
         """Hangs up on an engine that takes nothing more and owes nothing; it ends when all fronts have."""
         if not link.accepting and not link.jobs:
             self._links.pop(link.path, None)
+            self._linked = None
             link.close()
 
     def close(self) -> None:

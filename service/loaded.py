@@ -61,6 +61,11 @@ class LoadedVersion:
         """Its engine processes."""
         return [engine.pid for engine in self._engines]
 
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is under way: no engine is loading, awaited or ending."""
+        return self.state == "AVAILABLE" and not self._due and all(map(self._answers, self._engines))
+
     def route(self) -> VersionRoute:
         """Its line in the routing table. A version that unloads takes no new requests, so it lists no engines."""
         serving = self.state == "AVAILABLE"

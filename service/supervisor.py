@@ -135,7 +135,8 @@ class Supervisor:
             except OSError:  # no more processes, a full disk: what runs goes on, and we try again
                 _log.exception("the host refused something; trying again")
                 time.sleep(_FRONT_RETRY_S)
-            self._sleep(_TICK_S if self._orphans or not self._catalog.settled else _CALM_TICK_S)
+            calm = self._catalog.calm and not self._orphans
+            self._sleep(min(_CALM_TICK_S, self._settings.poll_interval_s) if calm else _TICK_S)
 
     def _step(self) -> None:
         if time.monotonic() >= self._next_scan:

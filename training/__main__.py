@@ -120,8 +120,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     publishing.add_argument(
         "--quantize",
         action="store_true",
-        help="add the network in 8 bits, which CPUs with VNNI or AMX serve faster, unless it answers the test images "
-        "worse",
+        help="add the network in 8 bits, which CPUs with VNNI or AMX serve faster, unless it is significantly worse on "
+        "the test images",
     )
     publishing.add_argument(
         "--champion",

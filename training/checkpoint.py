@@ -35,7 +35,7 @@ _LIBRARIES: Final = ("graft", "tensorflow", "keras", "numpy")
 # What changes nothing about the weights that a training ends with.
 _NO_PART: Final = {
     "models", "name", "cache", "engine", "command", "champion", "publish_anyway", "fresh", "run_folder",
-    "tensorboard",
+    "tensorboard", "quantize",
 }  # fmt: skip
 
 

@@ -72,7 +72,9 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     with phases.phase("loading TensorFlow"):
         quiet.import_keras()
         from service.offline import OfflineClassifier  # noqa: PLC0415 - imports gRPC's messages and the decode
-        from training import evaluation, export, gallery, goldens, graph, record, strategies  # noqa: PLC0415 - import Keras
+        from training import evaluation, export, gallery, goldens, graph, quantization, record, strategies  # noqa: PLC0415 - import Keras
+    if settings.quantize and not quantization.can_test():
+        raise SettingError("expected a CPU with instructions for 8 bits (VNNI or AMX) for --quantize: this has none")
     with phases.phase("loading the backbone"):
         strategy = strategies.prepare(settings)
 
@@ -118,12 +120,13 @@ def _run(settings: Settings, unfinished: Path, phases: Phases) -> Path:
     manifest.metrics.test.CopyFrom(evaluation.evaluate(labels, answers, task.class_names, engine))
 
     # ---- The network once more in 8 bits, where it answers as well ----
+    served: Sequence[Prediction] = predictions
     if settings.quantize:
-        _quantize(unfinished, manifest, task, predictions, phases)
+        served = _quantize(unfinished, manifest, task, predictions, phases) or predictions
 
     # ---- The live version's answers to the same images ----
     if settings.champion:
-        _challenge(settings, manifest, predictions, phases)
+        _challenge(settings, manifest, served, phases)
 
     # ---- The report, the final manifest, and one rename ----
     with phases.phase("publishing"):
@@ -203,8 +206,8 @@ def _numbers(predictions: "Sequence[Prediction]", task: Task) -> NDArray[np.intp
 
 def _quantize(
     unfinished: Path, manifest: Manifest, task: Task, predictions: "Sequence[Prediction]", phases: Phases
-) -> None:
-    """Adds the quantized network and what it is worth; leaves it out where that is less."""
+) -> "Sequence[Prediction]":
+    """Adds the quantized network and what it is worth; where that is less, leaves it out and returns nothing."""
     from training import evaluation, quantization  # noqa: PLC0415 - imports the engines' classifier
 
     try:
@@ -217,11 +220,12 @@ def _quantize(
         quantization.remove(unfinished)
         said = str(error).strip() or type(error).__name__
         phases.console.print(f"not quantized: {said.splitlines()[0]}", markup=False)
-        return
+        return ()
     labels = task.labels[list(task.split.test)]
     manifest.metrics.quantized.CopyFrom(
         evaluation.evaluate(labels, _numbers(answered, task), task.class_names, quantization.ENGINE)
     )
+    return answered
 
 
 def _challenge(settings: Settings, manifest: Manifest, predictions: "Sequence[Prediction]", phases: Phases) -> None:

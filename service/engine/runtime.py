@@ -166,9 +166,8 @@ def load(
         for refusal in refusals:
             _log.warning("not used: %s", refusal)
         return runtime
-    refusals += [
-        f"{choice.name}: expected {choice.file}, found no file" for choice in choices if choice not in possible
-    ]
+    if not possible:
+        refusals = [f"{choice.name}: expected {choice.file}, found no file" for choice in choices]
     raise BrokenVersion("; ".join(refusals) or "no engine to try")
 
 

@@ -1,5 +1,6 @@
 """training/quantization.py: the network in 8 bits is there where it answers as well, and nowhere else."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,9 @@ import pytest
 from service.errors import BrokenVersion
 from service.image import ImageSpec
 from service.offline import OfflineClassifier
-from service.version import QUANTIZED, Version, read_version, verify_files
+from service.version import QUANTIZED, Version, read_version, verify_files, write_manifest
 from tests.running import Service
-from training import evaluation, pixels, quantization
+from training import champion, evaluation, pixels, quantization
 from training.__main__ import main
 from training.dataset import Image, index
 from training.evaluation import Prediction
@@ -19,13 +20,15 @@ from training.evaluation import Prediction
 # NumPy 2 about TensorFlow, in Keras' own code
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
+needs_instructions = pytest.mark.skipif(not quantization.can_test(), reason="needs a CPU with VNNI or AMX")
+
 _WEIGHTS = QUANTIZED.replace(".xml", ".bin")
 
 
-def _train(photos: Path, folder: Path) -> Version:
+def _train(photos: Path, folder: Path, *more: str) -> Version:
     command = ["train", str(photos), "--models", str(folder / "models"), "--name", "tints", "--cache", str(folder)]
     network = ["--strategy", "scratch", "--epochs", "8", "--side", "32"]
-    assert main([*command, *network, "--quantize"]) == 0
+    assert main([*command, *network, "--quantize", *more]) == 0
     version = read_version(folder / "models" / "tints" / "1")
     verify_files(version)
     return version
@@ -37,6 +40,7 @@ def quantized(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Version
     return _train(photos, tmp_path_factory.mktemp("quantized"))
 
 
+@needs_instructions
 def test_it_is_part_of_the_version(quantized: Version):
     """With its hashes, what it is worth on the same images, and a line in the report; without paths of this machine."""
     manifest = quantized.manifest
@@ -51,6 +55,7 @@ def test_it_is_part_of_the_version(quantized: Version):
     assert str(quantized.path.parents[3]) not in (quantized.path / QUANTIZED).read_text(encoding="utf-8")
 
 
+@needs_instructions
 def test_it_is_smaller_and_answers_the_same(quantized: Version, photos: Path):
     """On the engine that is named for it, within the tolerance of every engine of low precision."""
     floats = (quantized.path / "saved_model.pb").stat().st_size
@@ -66,12 +71,54 @@ def test_it_is_smaller_and_answers_the_same(quantized: Version, photos: Path):
     assert sum(ours != exact for (ours, _), (exact, _) in pairs) <= len(pairs) // 20
 
 
+@needs_instructions
 def test_the_service_uses_it_and_says_so(quantized: Version, start_service: Callable[..., Service]):
     """Which engine answers is told as of any other."""
     service = start_service(quantized.path.parents[1], engine="openvino/int8")
     assert service.readyz().json["models"]["tints"]["versions"]["1"]["engine"] == "openvino/int8"
 
 
+@needs_instructions
+def test_one_that_does_not_reproduce_the_goldens_is_not_served(quantized: Version, photos: Path, tmp_path: Path):
+    """Such as another network's: by `auto` the next engine is taken, by name the version is refused."""
+    folder = tmp_path / "tints" / "1"
+    shutil.copytree(quantized.path, folder)
+    other = _train(photos, tmp_path / "other", "--seed", "1")
+    for name in (QUANTIZED, _WEIGHTS):
+        shutil.copyfile(other.path / name, folder / name)
+    write_manifest(folder, read_version(folder).manifest)
+    with OfflineClassifier(folder) as classifier:
+        assert classifier.engine in {"openvino/bf16", "openvino/f32"}
+    with pytest.raises(BrokenVersion, match=r"^openvino/int8: golden .* scores differ"):
+        OfflineClassifier(folder, "openvino/int8")
+
+
+@needs_instructions
+def test_a_champion_is_compared_with_what_will_be_served(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """That is the network in 8 bits, where it is kept."""
+    asked = []
+    monkeypatch.setattr(quantization, "test", lambda _, predictions, __: _Answers(predictions))
+    monkeypatch.setattr(champion, "compare", lambda _models, _name, predictions, **_: asked.append(type(predictions)))
+    _train(photos, tmp_path, "--champion")
+    assert asked == [_Answers]
+
+
+class _Answers(list[Prediction]):
+    """Told apart from what another network has answered."""
+
+
+def test_a_cpu_that_could_not_test_it_is_told_before_training(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """It would compute otherwise than those that serve it."""
+    monkeypatch.setattr(quantization, "can_test", lambda: False)
+    assert main(["train", str(photos), "--models", str(tmp_path), "--cache", str(tmp_path), "--quantize"]) == 2
+    said = capsys.readouterr()
+    assert "expected a CPU with instructions for 8 bits (VNNI or AMX) for --quantize" in said.err
+    assert "indexing" not in said.out
+
+
+@needs_instructions
 def test_a_network_that_it_does_not_suit_is_published_without(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
