@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from service.image import Pixels
-from training import graph
+from training import graph, quiet
 
 Forward = Callable[[Pixels], NDArray[np.float32]]
 """uint8 [N,S,S,3] -> float32 [N, ...]."""
@@ -54,8 +54,7 @@ def openvino(function: Any, shape: tuple[int, ...], output: tuple[int, ...]) -> 
         ImportError: OpenVINO is not installed.
         RuntimeError: OpenVINO cannot run this graph.
     """
-    import openvino as ov  # noqa: PLC0415 - GPU hosts have none
-
+    ov = quiet.import_openvino()
     core = ov.Core()
     with tempfile.TemporaryDirectory(prefix="graft-forward-") as folder:
         signature = [tf.TensorSpec([None, *shape], tf.uint8, name="images")]

@@ -7,7 +7,6 @@ Inference"). It is kept only where it reproduces the goldens and is not signific
 
 import io
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -20,7 +19,7 @@ from service.engine.runtime import candidates
 from service.errors import BrokenVersion
 from service.image import ImageSpec, Pixels
 from service.version import QUANTIZED
-from training import champion, evaluation, pixels
+from training import champion, evaluation, pixels, quiet
 from training.dataset import Image
 from training.evaluation import Prediction
 
@@ -44,10 +43,8 @@ def write(folder: Path, images: Sequence[Image], spec: ImageSpec, on_progress: C
         spec: how pixels are made.
         on_progress: called with (images done, images in all).
     """
-    # by which NNCF reports to its makers, where it can be imported
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None: it cannot
-    import nncf  # noqa: PLC0415 - not for who does not quantize
-    import openvino as ov  # noqa: PLC0415 - the same
+    ov = quiet.import_openvino()
+    import nncf  # noqa: PLC0415 - not for who does not quantize, and only after the above
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     by_class = sorted(images, key=lambda image: image.label)

@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 import tempfile
+from typing import Any
 
 
 def import_keras() -> None:
@@ -39,3 +40,17 @@ def import_keras() -> None:
             gc.enable()
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def import_openvino() -> Any:  # noqa: ANN401 - openvino is untyped
+    """Imports OpenVINO for who runs it in this process, and NNCF after it, so that neither reports to its makers.
+
+    Else OpenVINO gives the user a number in ~/intel while it is imported, and NNCF tells what it does.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None: it cannot be imported
+    import openvino  # noqa: PLC0415 - GPU hosts have none
+
+    return openvino

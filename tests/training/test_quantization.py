@@ -1,6 +1,9 @@
 """training/quantization.py: the network in 8 bits is there where it answers as well, and nowhere else."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -161,3 +164,11 @@ def test_ranges_come_from_images_of_every_class(photos: Path, tmp_path: Path, mo
     monkeypatch.setattr(pixels, "batches", enough)
     with pytest.raises(BrokenVersion, match=r"^blue blue green green red red$"):
         quantization.write(tmp_path, images, ImageSpec(32), print)
+
+
+def test_nobody_is_told_what_is_done_here(tmp_path: Path):
+    """OpenVINO and NNCF would give the user a number, in a folder of the home directory, and report under it."""
+    code = "from training import quiet; quiet.import_openvino(); import nncf"
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | home, check=True)
+    assert not list(tmp_path.iterdir())
