@@ -52,9 +52,8 @@ class Loaded:
             # the caller of `predict` has a core of its own; pinned, all would begin at the first
             settings["ENABLE_CPU_PINNING"] = False
         side = version.spec.side_px
-        weights = [version.path / "saved_model.pb", *(version.path / "variables").iterdir()]
-        if quantized:
-            weights = [(version.path / QUANTIZED).with_suffix(".bin")]
+        exact = [version.path / "saved_model.pb", *(version.path / "variables").iterdir()]
+        weights = [(version.path / QUANTIZED).with_suffix(".bin")] if quantized else exact
         large = sum(file.stat().st_size for file in weights) > _LARGE_WEIGHTS_BYTES
         self._by_size = []
         for size in (-1,) if large else (self.max_batch, 1):
