@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = Path("../shared/bench")
-CONNECTIONS: Final = (1, 32)
+MOST: Final = 32
+CONNECTIONS: Final = (1, MOST)
 SERVERS: Final = (
     ("flask-keras:w2pin", "openvino"),
     ("flask-keras:w1", "openvino"),

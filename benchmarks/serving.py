@@ -12,9 +12,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,7 @@ from service.version import Version, read_version
 _CONNECTIONS: Final = (1, 8, 32, 128)
 _MANY: Final = 16
 _ARRIVALS: Final = (0.5, 0.8)
+_LIMIT: Final = "the limit"
 _LIMIT_S: Final = 2
 _WARM_S: Final = 1
 
@@ -75,6 +76,7 @@ class Row:
         limit: images per second, mean of before and after; 0 for none.
         alone_ms: one image in-process, decoded and run, on an idle machine; 0 where it was not taken.
         stolen: share of the machine's time that its host gave to others meanwhile, the limit's included.
+        times: another server's images/s the service has, by protocol and engine; mean of before and after.
     """
 
     table: str
@@ -89,6 +91,7 @@ class Row:
     limit: float = 0.0
     alone_ms: float = 0.0
     stolen: float = 0.0
+    times: dict[str, float] = field(default_factory=dict)
 
 
 class Bench:
@@ -136,32 +139,53 @@ class Bench:
                 for what, run in _protocols(name, version.spec.side_px, service, connections, self._photos[0]):
                     self._measure(Case(_PROTOCOLS, what, connections, 1, run, None), service, None, self._seconds // 2)
 
-    def rival(self, name: str, engine: str, models: Path) -> None:
-        """One other server, between two measurements of our limit."""
+    def others(self, models: Path, quantized: Path | None) -> None:
+        """Other servers, each between two measurements of our limit and of the service under the same load."""
         _, version = _only(models)
         with Limit(version.path, self._photos) as limit:
-            machine = _machine_s()
-            before = limit.images_per_s(_LIMIT_S)
-            seen = rivals.measure(name, engine, self._seconds)
-            mean = (before + limit.images_per_s(_LIMIT_S)) / 2
-            stolen = _stolen(machine)
+            before = self._ours(models, quantized, limit)
+            for name, engine in rivals.SERVERS:
+                if not rivals.there(name):
+                    continue
+                machine = _machine_s()
+                seen = rivals.measure(name, engine, self._seconds)
+                after = self._ours(models, quantized, limit)
+                ours = {what: (before[what] + after[what]) / 2 for what in before.keys() & after.keys()}
+                self._keep_other(seen, ours, _stolen(machine))
+                before = after
+
+    def _keep_other(self, seen: Sequence[rivals.Rival], ours: Mapping[str, float], stolen: float) -> None:
         for one in seen:
-            table = f"Others, {'OpenVINO' if one.engine == 'openvino' else 'TensorFlow'}"
-            self._keep(
-                Row(
-                    table,
-                    one.name,
-                    one.connections,
-                    one.per_s,
-                    one.p50_ms,
-                    one.p99_ms,
-                    one.errors,
-                    one.cpu_ms,
-                    one.pss_mb,
-                    mean,
-                    stolen=stolen,
-                )
+            row = Row(
+                f"Others, {'OpenVINO' if one.engine == 'openvino' else 'TensorFlow'}",
+                one.name,
+                one.connections,
+                one.per_s,
+                one.p50_ms,
+                one.p99_ms,
+                one.errors,
+                one.cpu_ms,
+                one.pss_mb,
+                ours[_LIMIT],
+                stolen=stolen,
+                times={
+                    what: per_s / one.per_s
+                    for what, per_s in ours.items()
+                    if what != _LIMIT and one.connections == rivals.MOST and one.per_s
+                },
             )
+            self._keep(row)
+
+    def _ours(self, models: Path, quantized: Path | None, limit: Limit) -> dict[str, float]:
+        """Images per second: of the limit, and of a service that is started for it, by protocol and engine."""
+        found = {_LIMIT: limit.images_per_s(_LIMIT_S)}
+        for served in (models, quantized) if quantized else (models,):
+            with serving(served, _FLAGS) as service:
+                engine = _engine(service, _only(served)[1])
+                for protocol, run in _both(service, self._photos, rivals.MOST):
+                    run(_WARM_S)
+                    found[f"{protocol}, {engine}"] = run(self._seconds).per_s
+        return found
 
     def _photo_cases(
         self, version: Version, engine: str, service: Running, connections: Sequence[int], limit: Limit, *, whole: bool
@@ -268,9 +292,9 @@ def main() -> None:
     parser.add_argument("--larger", type=Path, help="models directory with one larger model")
     parser.add_argument("--quantized", type=Path, help="models directory with the model of MODELS in 8 bits, too")
     parser.add_argument("--null", type=Path, help="models directory with the null model (benchmarks/null_model.py)")
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement (default: 4)")
-    parser.add_argument("--rounds", type=int, default=3, help="of everything (default: 3)")
-    parser.add_argument("--rival-rounds", type=int, default=1, help="of other servers, of which each row is long (1)")
+    parser.add_argument("--seconds", type=int, default=6, help="of each measurement (default: 6)")
+    parser.add_argument("--rounds", type=int, default=3, help="of all but other servers (default: 3)")
+    parser.add_argument("--rival-rounds", type=int, default=2, help="of other servers (default: 2)")
     parser.add_argument("--told", type=Path, default=Path("var/bench/serving.jsonl"), help="file to keep numbers in")
     parser.add_argument("--tell-only", action="store_true", help="measure nothing, write the page of what was kept")
     parser.add_argument("--note", default="", help="a sentence for the page, such as what disturbed the run")
@@ -280,11 +304,13 @@ def main() -> None:
         asked.told.parent.mkdir(parents=True, exist_ok=True)
         asked.told.unlink(missing_ok=True)
         bench = Bench(bodies.photos(asked.photos), asked.seconds, asked.told)
-        for number in range(asked.rounds):
-            sys.stderr.write(f"round {number + 1} of {asked.rounds}\n")
-            _round(bench, asked.models, asked.larger, asked.quantized, asked.null)
+        for number in range(max(asked.rounds, asked.rival_rounds)):
+            sys.stderr.write(f"round {number + 1}\n")
+            if number < asked.rounds:
+                _round(bench, asked.models, asked.larger, asked.quantized, asked.null)
             if number < asked.rival_rounds:
-                _rivals(bench, asked.models)
+                with _going_on():
+                    bench.others(asked.models, asked.quantized)
     rows = [Row(**json.loads(line)) for line in asked.told.read_text(encoding="utf-8").splitlines()]
     written = page(rows, read_version(_only(asked.models)[1].path), asked.note)
     sys.stdout.write(written)
@@ -304,13 +330,6 @@ def _round(bench: Bench, models: Path, larger: Path | None, quantized: Path | No
     if null:
         with _going_on():
             bench.protocols(null)
-
-
-def _rivals(bench: Bench, models: Path) -> None:
-    for name, engine in rivals.SERVERS:
-        if rivals.there(name):
-            with _going_on():
-                bench.rival(name, engine, models)
 
 
 @contextmanager

@@ -39,8 +39,10 @@ _INTRODUCTIONS: Final = {
     ),
     "Others, OpenVINO": (
         "Other servers with MobileNetV2 on the same OpenVINO. Their model has random weights and 16 classes, and their",
-        "decode is plain Pillow without scaled decoding, so it is not quite the same work. The limit is ours. Their",
-        "servers are not in this repository: `make bench` leaves these tables out where there is no folder with them.",
+        "decode is plain Pillow without scaled decoding, so it is not quite the same work. The limit is ours. The last",
+        "columns say how many times as many images the service answers, by protocol and engine: with as many clients,",
+        "the mean of right before and right after. These servers are not in this repository: `make bench` leaves the",
+        "tables out where there is no folder with them.",
     ),
     "Others, TensorFlow": (
         "The same with TensorFlow, as their documentation has it. `flask-keras:w1` is what tutorials do.",
@@ -93,6 +95,8 @@ def _table(table: "dict[tuple[str, int], list[Row]]") -> list[str]:
     alone = any(row.alone_ms for rows in table.values() for row in rows)
     if not alone:
         heads.remove("alone ms")
+    others = sorted({what for rows in table.values() for row in rows for what in row.times})
+    heads += [f"{what}: times" for what in others]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'--:|' * (len(heads) - 1)}"]
     for (what, connections), measured in table.items():
         least = max(_STOLEN, min(row.stolen for row in measured))
@@ -110,6 +114,10 @@ def _table(table: "dict[tuple[str, int], list[Row]]") -> list[str]:
             _median(rows, lambda row: row.cpu_ms, 2),
             _median(rows, lambda row: row.pss_mb, 0),
             str(sum(row.errors for row in rows)),
+        ]
+        cells += [
+            _ranged(times, 1) if (times := [row.times[one] for row in rows if one in row.times]) else ""
+            for one in others
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

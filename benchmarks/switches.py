@@ -4,8 +4,8 @@ Copies the highest version of the first model in MODELS as versions 1 to 4, each
 them. While clients ask without a pause over HTTP and gRPC, it switches to another version and back, in turn, and kills
 an engine after each switch until enough are killed. Prints answers, failed requests, answers with another version's
 labels, how long switching took, the longest wait for an answer, and the proportional set size (PSS) of all processes
-before and afterwards, with one version loaded. Ends with 1 when a request failed (a refusal is one, too), an answer was
-mislabelled, or memory grew by more than 5 %.
+before and afterwards, with one version loaded and ten seconds at work. Ends with 1 when a request failed (a refusal is
+one, too), an answer was mislabelled, or memory grew by more than 5 %.
 """
 
 import argparse
@@ -134,6 +134,7 @@ def main() -> int:
 def _disturb(options: argparse.Namespace, models: Path, service: Running, clients: _Clients) -> int:
     url = service.http
     _until(lambda: clients.answers > 50 * options.clients, "warm")
+    time.sleep(_SETTLE_S)  # as afterwards: an engine gives some of what it loaded with back in its first seconds
     before = sum(memory_mb(service.pid).values())
     live = 1
     loads: list[float] = []

@@ -3,9 +3,12 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
+from cykooz_resizer import Resizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -301,7 +304,7 @@ def test_a_large_png_in_small_chunks_is_decoded() -> None:
     file = b"\x89PNG\r\n\x1a\n" + header + chunks + _chunk(b"IEND")
     assert len(file) > 31 << 20
     expected = Image.fromarray(noise).resize((32, 32), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(decode(file, _SPEC), np.asarray(expected))
+    np.testing.assert_array_equal(decode(file, ImageSpec(32, decode_version=1)), np.asarray(expected))
 
 
 def test_markers_behind_a_scan_are_limited() -> None:
@@ -393,15 +396,49 @@ def test_a_large_picture_is_decoded_like_its_small_self(kind: str) -> None:
 def test_scaled_decoding_is_used(monkeypatch) -> None:
     """A JPEG at least twice too large is not decoded at its full size: that is what makes phone photos fast."""
     data, decoded = encode(photo(4, (1600, 1200))), []
-    original = Image.Image.resize
+    original = Resizer.resize_pil
 
-    def resize(self, *arguments, **options):
-        decoded.append(self.size)
-        return original(self, *arguments, **options)
+    def resize_pil(self, whole, *others):
+        decoded.append(whole.size)
+        return original(self, whole, *others)
 
-    monkeypatch.setattr(Image.Image, "resize", resize)
+    monkeypatch.setattr(Resizer, "resize_pil", resize_pil)
     decode(data, ImageSpec(100))
     assert decoded == [(200, 150)]
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("size", [(20, 12), (32, 32), (100, 75), (301, 199), (31, 1000), (4500, 3001)])
+def test_the_fast_resizer_does_what_pillow_does(size: tuple[int, int], resize: str) -> None:
+    """Of any size, also one that Pillow keeps in several blocks of memory."""
+    data = encode(photo(6, size), "PNG")
+    before = decode(data, ImageSpec(32, resize, decode_version=1)).astype(int)
+    difference = np.abs(decode(data, ImageSpec(32, resize)) - before)
+    assert difference.max() <= 2
+    assert difference.mean() < 0.25
+
+
+def test_what_was_trained_before_the_fast_resizer_is_decoded_as_it_was() -> None:
+    """A version that was published with decode version 1 has goldens of that."""
+    picture = photo(6, (100, 75))
+    expected = picture.resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode(encode(picture, "PNG"), ImageSpec(32, decode_version=1)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(1 << 14, 2), (1 + (1 << 14), 2), (2, 1 + (1 << 14)), (3_000_000, 1), (1, 3_000_000)])
+def test_a_long_picture_is_decoded(size: tuple[int, int]) -> None:
+    """The fast resizer would take 200 times its pixels in memory, and end the process where there is not so much."""
+    data = encode(Image.new("RGB", size, (10, 200, 30)), "PNG")
+    assert np.abs(decode(data, _SPEC) - np.array([10, 200, 30])).max() <= 1
+
+
+def test_threads_decode_side_by_side() -> None:
+    """As the trainer's do: each has a resizer of its own."""
+    files = [encode(photo(number, (300 + 10 * number, 200))) for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        assert np.array_equal(
+            list(threads.map(partial(decode, spec=_SPEC), files)), [decode(one, _SPEC) for one in files]
+        )
 
 
 def test_the_picture_is_the_pixels() -> None:
@@ -416,7 +453,8 @@ def test_the_picture_is_the_pixels() -> None:
         ((5000,), "side_px must be 8-4096. Received: 5000"),
         ((32, "stretch"), "resize must be one of squash, crop. Received: 'stretch'"),
         ((32, "crop", "nearest"), "resample must be one of bilinear, bicubic, lanczos, box. Received: 'nearest'"),
-        ((32, "crop", "box", 2), "decode_version must be 1. Received: 2"),
+        ((32, "crop", "box", 3), "decode_version must be 1-2. Received: 3"),
+        ((32, "crop", "box", 0), "decode_version must be 1-2. Received: 0"),
     ],
 )
 def test_a_wrong_spec_is_refused(arguments: tuple[object, ...], says: str) -> None:
