@@ -76,7 +76,7 @@ class Row:
         limit: images per second, mean of before and after; 0 for none.
         alone_ms: one image in-process, decoded and run, on an idle machine; 0 where it was not taken.
         stolen: share of the machine's time that its host gave to others meanwhile, the limit's included.
-        times: another server's images/s the service has, by protocol and engine; mean of before and after.
+        times: its images/s the service answered, by protocol and engine, right before and after; of others' rows.
     """
 
     table: str
@@ -141,12 +141,12 @@ class Bench:
 
     def others(self, models: Path, quantized: Path | None) -> None:
         """Other servers, each between two measurements of our limit and of the service under the same load."""
-        _, version = _only(models)
-        with Limit(version.path, self._photos) as limit:
+        there = [(name, engine) for name, engine in rivals.SERVERS if rivals.there(name)]
+        if not there:
+            return
+        with Limit(_only(models)[1].path, self._photos) as limit:
             before = self._ours(models, quantized, limit)
-            for name, engine in rivals.SERVERS:
-                if not rivals.there(name):
-                    continue
+            for name, engine in there:
                 machine = _machine_s()
                 seen = rivals.measure(name, engine, self._seconds)
                 after = self._ours(models, quantized, limit)
