@@ -31,8 +31,9 @@ THUMBNAIL_SIDE: Final = 16
 MAX_FILE_BYTES: Final = 512 * 2**20
 """A larger file is not read: the decode's 100 million pixels are 300 MB as the plainest TIFF."""
 
-# Enough for a 9 x 8 hash and a 16 x 16 thumbnail, and JPEGs decode at 1/8 of their size.
-_SPEC: Final = ImageSpec(side_px=64)
+# Enough for a 9 x 8 hash and a 16 x 16 thumbnail, and JPEGs decode at 1/8 of their size. The decode version is the one
+# that the thresholds for copies were measured with: a bit of a hash may hang on 1 of 255.
+_SPEC: Final = ImageSpec(side_px=64, decode_version=1)
 _EXIF_ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = (5, 6, 7, 8)
 # Of a TIFF Pillow gives the upright size; in a PNG it may decode the whole picture in search of EXIF.
