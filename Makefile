@@ -35,7 +35,7 @@ PHOTOS ?= $(firstword $(wildcard ../shared/data/four-classes) var/bench/document
 # Only their speed matters, so weights need not be downloaded; a head on untrained features may be too unsure for bf16.
 BENCH_TRAIN = test -d var/bench/$(1)/$(1)/1 || $(BIN)/python -m training train $(PHOTOS) --models var/bench/$(1) --name $(1) --backbone $(2) --weights $(3) --cache var/bench/cache --strategy linear $(4)
 
-bench: env  ## measure serving and write docs/benchmarks.md (needs wrk and a quiet machine; half an hour, with other servers an hour)
+bench: env  ## measure serving and write docs/benchmarks.md (needs wrk and a quiet machine; twenty minutes, with other servers forty)
 	test -d var/bench/documents || { rm -rf var/bench/unfinished && $(BIN)/python -m training documents var/bench/unfinished --per-class 10 && mv var/bench/unfinished var/bench/documents; }
 	$(call BENCH_TRAIN,mobilenet,MobileNetV2,$(if $(KERAS_HOME),imagenet,none))
 	$(call BENCH_TRAIN,quantized,MobileNetV2,$(if $(KERAS_HOME),imagenet,none),--quantize)

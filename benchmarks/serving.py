@@ -76,7 +76,7 @@ class Row:
         limit: images per second, mean of before and after; 0 for none.
         alone_ms: one image in-process, decoded and run, on an idle machine; 0 where it was not taken.
         stolen: share of the machine's time that its host gave to others meanwhile, the limit's included.
-        times: its images/s the service answered, by protocol and engine, right before and after; of others' rows.
+        times: how many times its images/s the service had right before and after, by protocol and engine; others' only.
     """
 
     table: str
@@ -304,8 +304,9 @@ def main() -> None:
         asked.told.parent.mkdir(parents=True, exist_ok=True)
         asked.told.unlink(missing_ok=True)
         bench = Bench(bodies.photos(asked.photos), asked.seconds, asked.told)
-        for number in range(max(asked.rounds, asked.rival_rounds)):
-            sys.stderr.write(f"round {number + 1}\n")
+        rounds = max(asked.rounds, asked.rival_rounds)
+        for number in range(rounds):
+            sys.stderr.write(f"round {number + 1} of {rounds}\n")
             if number < asked.rounds:
                 _round(bench, asked.models, asked.larger, asked.quantized, asked.null)
             if number < asked.rival_rounds:
