@@ -218,6 +218,7 @@ def fit(
             progress.add(judge.start, over=progress.over)
         else:
             progress.go_on(saved)
+        progress.show()
         while not progress.finished:
             # One epoch per `fit`: within one, Keras' threads load batches ahead of the epoch that they are told of.
             epoch = progress.epochs[-1].number
@@ -228,6 +229,7 @@ def fit(
             counts = over or patience is not None
             progress.add(judge.epoch(epoch + 1, infer(validation), loss, accuracy, counts=counts), over=over)
             checkpoint.save(progress.state())
+            progress.show()
         model.set_weights(progress.best_weights)
     return progress.epochs
 
@@ -391,6 +393,10 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
             self.best_weights = self._twin.model.get_weights()
         patient = self._patience is None or epoch.number - best.number < self._patience
         self.finished = over or not patient or not math.isfinite(epoch.validation_loss)
+
+    def show(self) -> None:
+        """Says how the last epoch went: after its checkpoint, so that nothing is lost that was shown."""
+        epoch = self.epochs[-1]
         train = "" if epoch.train_loss is None else f"loss {epoch.train_loss:.4f}, "
         self.tell(
             f"epoch {epoch.number:<16} {train}validation loss {epoch.validation_loss:.4f}, "
