@@ -82,9 +82,16 @@ class Seen:
 
 
 class Loop:
-    """Waits for all connections and for the moments at which something is due."""
+    """Waits for all connections and for the moments at which something is due.
+
+    Attributes:
+        look_every_s: how often at most it looks, to do then all that has come to be done. A load that is woken by every
+            request and every answer interrupts a service that shares its cores, which clients elsewhere would not; but
+            what is due is late by up to that, and answers seem to take so much longer.
+    """
 
     def __init__(self) -> None:
+        self.look_every_s = 0.0
         self._poll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -116,6 +123,7 @@ class Loop:
     def run(self) -> None:
         """Returns when nothing is due any more and nothing under way."""
         while self._due or self._waiting:
+            time.sleep(self.look_every_s)
             wait_s = max(0.0, self._due[0][0] - time.monotonic()) if self._due else -1
             for descriptor, _ in self._poll.poll(wait_s):
                 if reader := self._readers.get(descriptor):

@@ -6,8 +6,8 @@ what 32 clients that wait get, before, between and after the parts: a machine ch
 answered within the deadline; its share, of the peaks before and after each part. Then bulk requests of 16 images keep
 the service saturated over gRPC while interactive requests arrive over HTTP at a quarter of the peak. Memory is the
 proportional set size (PSS) of all processes of the service at the start, in the middle and at the end of the overload.
-Load and service share the machine, so the CPU that the load takes is told, too. Ends with 1 when a claim of the project
-does not hold; see `_claims`.
+Load and service share the machine, so requests that arrive at random are sent, and their answers read, every 2 ms, and
+the CPU that the load takes is told, too. Ends with 1 when a claim of the project does not hold; see `_claims`.
 """
 
 import argparse
@@ -47,6 +47,7 @@ _GOODPUT: Final = 0.9
 _GROWTH: Final = 1.05
 _PARTS: Final = 5
 _RAMP_S: Final = 1.5
+_LOOK_EVERY_S: Final = 0.002
 Sender = HttpSender | GrpcSender
 
 
@@ -142,12 +143,14 @@ def _overload(service: Running, protocol: str, make: Callable[[], Sender], optio
     peaks, parts, memory, spent_s = [closed_loop(sender, _PEAK_CLIENTS, measure_s)], [], [], 0.0
     for part in range(_PARTS):
         per_s = options.times * peaks[-1].per_s
+        sender.loop.look_every_s = _LOOK_EVERY_S
         open_loop(sender, per_s, _RAMP_S)  # with all connections, before memory is looked at
         if part in {0, _PARTS // 2}:
             memory.append(_memory_mb(service))
         begun_s = time.process_time()
         parts.append(open_loop(sender, per_s, part_s, _RAMP_S))
         spent_s += time.process_time() - begun_s
+        sender.loop.look_every_s = 0.0
         if part == _PARTS - 1:
             memory.append(_memory_mb(service))
         peaks.append(closed_loop(sender, _PEAK_CLIENTS, measure_s))
