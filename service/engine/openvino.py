@@ -73,7 +73,9 @@ class Loaded:
         for compiled, request in self._on_whole_host if whole_host else self._by_size:
             size = len(pixels) if compiled == -1 else compiled
             while len(pixels) - done >= size > 0:
-                request.infer([pixels[done : done + size]], share_inputs=True)
+                # given to `infer`, they would be looked at in Python for 0.1 ms
+                request.set_input_tensor(ov.Tensor(pixels[done : done + size], shared_memory=True))
+                request.infer(share_outputs=True)
                 scores[done : done + size] = request.get_output_tensor(0).data
                 done += size
         return scores
