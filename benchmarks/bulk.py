@@ -4,7 +4,7 @@ Makes a folder of so many links to the photos and classifies it by `python -m se
 times without interruption, and once killed by SIGKILL at --kills random moments and given again. The limit is what one
 process per core does with the same photos and engine but no service and no client (see benchmarks/limit.py), measured
 before and after every run, as machines change their speed; of the runs' shares of it the median counts. Memory is the
-largest proportional set size (PSS) of those seen every two seconds, as the kernel takes 20 ms of a core to add one up.
+largest anonymous one of those seen every two seconds: a proportional set size (PSS) would take the kernel 20 ms to add.
 Ends with 1 when a row is lost, doubled or different, or when client or service took over a tenth more memory in the
 last third of a run than in the first.
 """
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.footprint import memory_mb
+from benchmarks.footprint import anonymous_mb
 from benchmarks.limit import Limit
 from benchmarks.running import Running, serving
 from service.published import list_versions
@@ -118,7 +118,7 @@ def _run(folder: Path, out: str, images: int, service: Running) -> _Run:
     with suppress(subprocess.TimeoutExpired):
         run.wait(_EVERY_S / 2)
     while run.poll() is None:
-        seen.append((_rows(folder / out), _memory_mb(run.pid), _memory_mb(service.pid)))
+        seen.append((_rows(folder / out), anonymous_mb(run.pid), anonymous_mb(service.pid)))
         with suppress(subprocess.TimeoutExpired):
             run.wait(_EVERY_S)
     seconds = time.monotonic() - began
@@ -149,10 +149,6 @@ def _wait(run: "subprocess.Popen[bytes]", holds: Callable[[], bool]) -> None:
     """Until something holds, or the client has ended."""
     while not holds() and run.poll() is None:
         time.sleep(_LOOK_S)
-
-
-def _memory_mb(pid: int) -> float:
-    return sum(memory_mb(pid).values())
 
 
 def _names(rows: Sequence[tuple[str, ...]]) -> int:

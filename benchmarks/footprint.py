@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -126,6 +127,20 @@ def memory_mb(supervisor: int) -> dict[str, float]:
         label = f"{name} ({numbers[name]})" if name.startswith("graft engine") else name
         sizes[label] = int(pss.group(1)) / 1024 if pss else 0.0
     return sizes
+
+
+def anonymous_mb(supervisor: int) -> float:
+    """Anonymous memory in MB that a process and everything below it have: what can leak.
+
+    The kernel counts it as it goes, whereas a proportional set size costs it 2 ms of a core for each process.
+    """
+    total = 0
+    for pid in processes_below(supervisor):
+        with suppress(OSError):  # it has just ended
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+            found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
+            total += int(found.group(1)) if found else 0
+    return total / 1024
 
 
 if __name__ == "__main__":
