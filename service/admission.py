@@ -8,6 +8,7 @@ A front that is short of time is late itself: with its answers, so it lets fewer
 the time that answering needs, it keeps its refusals back for a moment, which slows down those who ask again at once.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -76,18 +77,11 @@ class Admission:
                 f"expected at most {self._most[bulk]} images in flight, there are {here} and {images} more came",
                 kept_back_s=self._kept_back_s,
             )
-        interactive_ahead = bulk_ahead = speed = batch_s = 0.0
-        for backlog in backlogs:
-            waiting = backlog.in_flight()
-            interactive_ahead += waiting[0]
-            bulk_ahead += waiting[1]
-            image_s = backlog.image_s
-            if not image_s:  # it has not learned yet
-                return
-            speed += 1 / image_s
-            batch_s = max(batch_s, backlog.batch_s)
+        interactive_ahead, bulk_ahead, speed, batch_s = _work(backlogs)
+        if not speed:
+            return
         ahead = interactive_ahead + bulk_ahead if bulk else interactive_ahead
-        if ahead < max(1, len(backlogs)):  # an engine is idle, or there is none at present
+        if ahead < len(backlogs):  # an engine is idle
             return
         wait_s = ahead / speed
         late_s = _LAGS_OF_ANSWER * self._lag_s
@@ -104,7 +98,49 @@ class Admission:
                 kept_back_s=self._kept_back_s,
             )
 
+    def check_deadline(self, versions: Sequence[Sequence[Backlog]], timeout_s: float) -> None:
+        """Refuses what `check` would refuse whatever it asked for, by its own deadline.
+
+        Says nothing while refusals are kept back.
+
+        Args:
+            versions: of each that could be asked for, its engines' backlogs.
+            timeout_s: time until the deadline.
+
+        Raises:
+            Overloaded: with the seconds after which another try makes sense.
+        """
+        least_s = math.inf
+        for backlogs in versions:
+            ahead, _, speed, batch_s = _work(backlogs)
+            if not speed or ahead < len(backlogs):
+                return
+            limit_s = _SHARE * timeout_s - max(1 / speed, batch_s) - _LAGS_OF_ANSWER * self._lag_s
+            least_s = min(least_s, ahead / speed - limit_s)
+            if least_s <= 0:
+                return
+        if versions and not self._kept_back_s:
+            raise Overloaded(f"expected to begin {least_s:.3g} s earlier to be in time", retry_after_s=least_s)
+
     @property
     def _kept_back_s(self) -> float:
         """For how long a refusal is kept back; 0 while the front is not short of time."""
         return min(_LONGEST_KEPT_BACK_S, _LAGS_KEPT_BACK * self._lag_s) if self._lag_s > _LEAST_LAG_S else 0.0
+
+
+def _work(backlogs: Sequence[Backlog]) -> tuple[float, float, float, float]:
+    """What waits at a version's engines: interactive images, bulk images, how many all do in a second, a batch's time.
+
+    All are 0 where there is no engine, or one that has not learned yet.
+    """
+    interactive = bulk = speed = batch_s = 0.0
+    for backlog in backlogs:
+        waiting = backlog.in_flight()
+        interactive += waiting[0]
+        bulk += waiting[1]
+        image_s = backlog.image_s
+        if not image_s:
+            return 0.0, 0.0, 0.0, 0.0
+        speed += 1 / image_s
+        batch_s = max(batch_s, backlog.batch_s)
+    return interactive, bulk, speed, batch_s

@@ -16,13 +16,14 @@ import hashlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from protos.classifier_pb2 import Error as ErrorMessage
 from protos.classifier_pb2 import Result
 from service.admission import Admission
+from service.backlog import Backlog
 from service.call import Call, Job, content
 from service.errors import (
     DeadlineExceeded,
@@ -125,16 +126,24 @@ class Classifier:
         try:
             self._check(resolved, request, images)
         except Overloaded:
-            # a loop that is busy with refusing has not come to what was answered meanwhile, and engines would run dry
-            now = self._clock()
-            if now < self._heard + _HEAR_S:
-                raise
-            self._heard = now
-            heard = [link.hear() for link in self._fleet.accepting(*resolved)]
-            if not any(heard):
+            if not self._hear(self._fleet.accepting(*resolved)):
                 raise
             self._check(resolved, request, images)
         return resolved
+
+    def admit_deadline(self, timeout_s: float) -> None:
+        """Whether a request that has so many seconds might be answered in time. Ask before reading what it asks for.
+
+        Raises:
+            Overloaded: whatever it asks for, `admit` would say so.
+        """
+        versions = self._fleet.versions
+        try:
+            self._admission.check_deadline([_backlogs(links) for links in versions], timeout_s)
+        except Overloaded:
+            if not self._hear([link for links in versions for link in links]):
+                raise
+            self._admission.check_deadline([_backlogs(links) for links in self._fleet.versions], timeout_s)
 
     def submit(self, request: Request, done: Callable[[Answer], None]) -> Call:
         """Starts a request.
@@ -183,9 +192,17 @@ class Classifier:
         return self.resolve(model, request.version, request.label, request.request_id)
 
     def _check(self, resolved: tuple[str, int], request: Request, images: int) -> None:
-        links = self._fleet.accepting(*resolved)
-        backlogs = [link.backlog for link in links if not link.quiet] or [link.backlog for link in links]
+        backlogs = _backlogs(self._fleet.accepting(*resolved))
         self._admission.check(backlogs, images, bulk=request.bulk, timeout_s=request.timeout_s)
+
+    def _hear(self, links: Sequence[Link[Job]]) -> bool:
+        """Whether engines had said something that the loop, busy with refusing, has not come to. They would run dry."""
+        now = self._clock()
+        if now < self._heard + _HEAR_S:
+            return False
+        self._heard = now
+        heard = [link.hear() for link in links]
+        return any(heard)
 
     def _start(self, call: Call) -> None:
         call.class_names = self.routes.class_names(call.model, call.version)
@@ -370,6 +387,11 @@ class Classifier:
         self._deaths[digest] = self._deaths.pop(digest, 0) + 1
         if len(self._deaths) > _DEATHS_REMEMBERED:
             self._deaths.popitem(last=False)
+
+
+def _backlogs(links: Sequence[Link[Job]]) -> list[Backlog]:
+    """Of the engines that show life, if any does."""
+    return [link.backlog for link in links if not link.quiet] or [link.backlog for link in links]
 
 
 def _digest(job: Job) -> bytes:

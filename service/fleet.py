@@ -88,6 +88,13 @@ class Fleet:
         return [link for path in self.routes.sockets(model, version) if (link := links.get(path)) and link.accepting]
 
     @property
+    def versions(self) -> list[list[Link[Job]]]:
+        """The engines that take images, of each version that has some."""
+        models = self.routes.models.items()
+        found = [self.accepting(name, number) for name, model in models for number in model.versions]
+        return [links for links in found if links]
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is in flight at any engine, of this front or another."""
         return not any(any(link.backlog.in_flight()) for link in self._links.values())

@@ -74,6 +74,7 @@ class Method:
             answer's only message as bytes, or None when it has written what there was.
         reads: whether it reads the request's messages from the call.
         lasts: whether it may last for as long as the client likes.
+        refuses: says before the request's message is read why it cannot be answered; None for nothing.
         parse: makes bytes a request, for Call.read. Raises DecodeError.
         serialize: makes an answer bytes, for Call.write.
     """
@@ -81,6 +82,7 @@ class Method:
     run: Callable[[Any, "Call"], Awaitable[bytes | None]]
     reads: bool = False
     lasts: bool = False
+    refuses: Callable[["Call"], Aborted | None] | None = None
     parse: Callable[[Any], Any] = bytes
     serialize: Callable[[Any], bytes] = bytes
 
@@ -237,8 +239,9 @@ class Call:
         self._allowed = window_bytes
         self._held = 0
         self._changed: asyncio.Event | None = None
-        if head.refusal:
-            self.end_with(head.refusal)
+        refusal = head.refusal or (method.refuses(self) if method.refuses else None)
+        if refusal:
+            self.end_with(refusal)
         elif method.reads:
             self._task = asyncio.get_running_loop().create_task(self._run())
 

@@ -8,12 +8,15 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from service.errors import InvalidRequest
-from service.exchange import Exchange, Observer, is_request_id, note_failure
+from service.errors import GraftError, InvalidRequest
+from service.exchange import Exchange, Observer, is_request_id, note_failure, set_present
 from service.grpc.call import Aborted, Call, Method
+from service.grpc.servicer import aborted
 from service.metrics import count_request
 
 _Run = Callable[[Any, Call], Awaitable[bytes | None]]
+_Admit = Callable[[Call], None]
+"""Raises a GraftError."""
 
 
 class Methods:
@@ -24,25 +27,33 @@ class Methods:
 
     Args:
         observer: this process's.
+        admit: asked, by a method's name, before a call's message is read.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, admit: Mapping[str, _Admit]) -> None:
         self.by_name: dict[str, Method] = {}
         self._observer = observer
+        self._admit = admit
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Adds a service's methods, as grpc's functions for handlers make them."""
         for name, handler in handlers.items():
             path = f"/{service}/{name}"
-            self.by_name[path] = _method(path, handler, self._observer)
+            self.by_name[path] = _method(path, handler, self._observer, self._admit.get(path))
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:  # noqa: ANN401 - grpc's type
         """Generated code says everything twice."""
 
 
-def _method(path: str, handler: Any, observer: Observer) -> Method:  # noqa: ANN401 - grpc's type has no attributes
+def _method(
+    path: str,
+    handler: Any,  # noqa: ANN401 - grpc's type has no attributes
+    observer: Observer,
+    admit: _Admit | None,
+) -> Method:
     return Method(
         _observed(path, handler, observer),
+        refuses=_refuses(path, admit, observer) if admit else None,
         reads=handler.request_streaming,
         lasts=handler.request_streaming or handler.response_streaming,
         parse=handler.request_deserializer,
@@ -74,6 +85,23 @@ def _observed(path: str, handler: Any, observer: Observer) -> _Run:  # noqa: ANN
             exchange.end(status, failed=status != "OK")
 
     return observe
+
+
+def _refuses(path: str, admit: _Admit, observer: Observer) -> Callable[[Call], Aborted | None]:
+    """The same for a call that is refused before its message is read."""
+
+    def refuse(call: Call) -> Aborted | None:
+        try:
+            admit(call)
+        except GraftError as error:
+            exchange = _begin(path, call, observer)
+            refusal = aborted(error)
+            exchange.end(refusal.status.name, failed=True)
+            set_present(None)
+            return refusal
+        return None
+
+    return refuse
 
 
 def _run(handler: Any) -> _Run:  # noqa: ANN401 - see above

@@ -97,10 +97,10 @@ async def serve(settings: Settings) -> None:
         target_s=settings.target_p99_ms / 1e3,
         cache_bytes=settings.cache_bytes,
     )
-    methods = Methods(Observer(settings))
     health = _Health()
     readiness = Readiness(classifier, reactor, health.publish, target_s=settings.target_p99_ms / 1e3)
     servicer = Servicer(classifier, settings)
+    methods = Methods(Observer(settings), {f"/{_SERVICE}/Classify": servicer.admit})
     classifier_pb2_grpc.add_ImageClassifierServicer_to_server(servicer, methods)  # type: ignore[no-untyped-call]  # generated
     for name, handlers in tensorflow_serving.services(classifier, settings).items():
         methods.add_registered_method_handlers(name, handlers)

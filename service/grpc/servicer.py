@@ -59,12 +59,22 @@ class Servicer(ImageClassifierServicer):
         try:
             answer = await self._answer(request, context)
         except errors.GraftError as error:
-            raise _aborted(error) from error
+            raise aborted(error) from error
         if all(result.HasField("error") for result in answer.results):
             first = answer.results[0].error
-            raise _aborted(errors.BY_CODE[first.code](first.detail))
+            raise aborted(errors.BY_CODE[first.code](first.detail))
         count_request("grpc", "OK")
         return answer
+
+    def admit(self, call: Call) -> None:
+        """Whether a call of Classify might be answered in time, before its message is read.
+
+        Raises:
+            Overloaded: by its deadline, nothing could.
+        """
+        left_s = min(self._settings.request_timeout_s, call.left_s)
+        if left_s > 0:  # else there is a better word for it
+            self._classifier.admit_deadline(left_s)
 
     async def ClassifyStream(  # noqa: N802 - the protocol's name
         self,
@@ -97,7 +107,7 @@ class Servicer(ImageClassifierServicer):
         try:
             await stream.run()
         except errors.GraftError as error:
-            raise _aborted(error) from error
+            raise aborted(error) from error
         finally:
             self._streams.discard(stream)
 
@@ -125,7 +135,7 @@ class Servicer(ImageClassifierServicer):
         try:
             model = await asyncio.to_thread(get_model, self._classifier.routes, self._settings.models, request)
         except errors.GraftError as error:
-            raise _aborted(error) from error
+            raise aborted(error) from error
         count_request("grpc", "OK")
         return model
 
@@ -172,7 +182,7 @@ def _request(request: ClassifyRequest, terms: Terms) -> Request:
     )
 
 
-def _aborted(error: errors.GraftError) -> Aborted:
+def aborted(error: errors.GraftError) -> Aborted:
     """What ends a call with an error, which it counts."""
     status = STATUS[type(error)]
     count_request("grpc", status.name)

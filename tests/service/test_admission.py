@@ -213,3 +213,53 @@ def test_a_front_that_is_late_itself_lets_fewer_in_and_keeps_refusals_back(start
         admission.observe_lag(0.0)
     engine.fronts[0].add(18, bulk=False)
     assert _refusal(admission, seen) is None
+
+
+_waiting = st.tuples(st.floats(1e-3, 1.0), st.integers(1, 8), st.integers(0, 50), st.integers(0, 50))
+
+
+@given(engines=st.lists(_waiting, min_size=1, max_size=3), timeout_s=st.floats(0.01, 20.0), lag_s=st.floats(0, 0.004))
+@settings(max_examples=200, deadline=None)
+def test_a_deadline_is_refused_alone_when_all_with_it_would_be(tmp_path_factory, engines, timeout_s, lag_s) -> None:
+    """Then no priority and number of images would be let in; and what one image of no bulk would be let in for, is."""
+    boards = [_Engine(tmp_path_factory.mktemp("engine") / "one.sock") for _ in engines]
+    for engine, (image_s, batch, interactive, bulk) in zip(boards, engines, strict=True):
+        engine.board.publish(image_s, image_s * batch)
+        engine.fronts[1].add(interactive, bulk=False)
+        engine.fronts[1].add(bulk, bulk=True)
+    seen = [engine.fronts[0] for engine in boards]
+    admission = Admission(10**9, math.inf)
+    admission.observe_lag(lag_s)
+    try:
+        admission.check_deadline([seen], timeout_s)
+    except Overloaded:
+        for images in (1, 9):
+            assert _refusal(admission, seen, images, timeout_s=timeout_s) is not None
+            assert _refusal(admission, seen, images, timeout_s=timeout_s, bulk=True) is not None
+    else:
+        nobody_else = not any(bulk for *_, bulk in engines)
+        assert not nobody_else or _refusal(admission, seen, timeout_s=timeout_s) is None
+    for engine in boards:
+        for one in (engine.board, *engine.fronts):
+            one.close()
+
+
+def test_a_deadline_alone_is_refused_by_every_version_or_not_at_all(start_engine) -> None:
+    """A version with time left, or one that is not known yet, might be asked for; and what is kept back is not said."""
+    busy, calm, new = start_engine(), start_engine(), start_engine()
+    for engine, waiting in ((busy, 200), (calm, 20)):
+        engine.board.publish(0.01, 0.04)
+        engine.fronts[0].add(waiting, bulk=False)
+    new.fronts[0].add(200, bulk=False)
+    versions = [engine.fronts[:1] for engine in (busy, calm, new)]
+    admission = Admission(1000, 1.0)
+    admission.check_deadline([], 1.0)
+    admission.check_deadline(versions[:2], 1.0)
+    admission.check_deadline([versions[0], versions[2]], 1.0)
+    calm.fronts[0].add(60, bulk=False)
+    with pytest.raises(Overloaded, match=r"expected to begin 0.09 s earlier to be in time") as refused:
+        admission.check_deadline(versions[:2], 1.0)
+    assert refused.value.retry_after_s == pytest.approx(0.09)
+    for _ in range(100):
+        admission.observe_lag(0.1)
+    admission.check_deadline(versions[:2], 1.0)

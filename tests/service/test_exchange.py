@@ -4,16 +4,25 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos.classifier_pb2 import ClassifyRequest, ClassifyStreamRequest
-from protos.classifier_pb2_grpc import ImageClassifierStub
-from service.exchange import is_request_id
+from protos.classifier_pb2_grpc import (
+    ImageClassifierServicer,
+    ImageClassifierStub,
+    add_ImageClassifierServicer_to_server,
+)
+from service.errors import Overloaded
+from service.exchange import Observer, is_request_id, present
+from service.grpc.call import Call
+from service.grpc.observed import Methods
+from service.settings import Settings
 from tests.conftest import VersionFactory
 from tests.pictures import plain
 from tests.running import Service, eventually, start
@@ -200,3 +209,46 @@ def test_the_log_is_quiet_and_readable_by_default(
     assert service.request("POST", "/classify", plain("red"), {"X-Request-Id": "one-of-many"}).status == 200
     assert "one-of-many" not in service.log()
     assert "INFO graft.supervisor" in service.log()
+
+
+def test_a_call_that_is_refused_by_its_headers_is_an_exchange_too(caplog: pytest.LogCaptureFixture) -> None:
+    """Counted, logged and answered with its id; only Classify is asked about, and who is let in is counted later."""
+    busy = [True]
+
+    def admit(_: Call) -> None:
+        if busy:
+            raise Overloaded("busy", retry_after_s=2.0)
+
+    def counted() -> list[float | None]:
+        names = (
+            ("graft_requests_total", "status", "RESOURCE_EXHAUSTED"),
+            ("graft_failed_requests_total", "code", "OVERLOADED"),
+        )
+        return [REGISTRY.get_sample_value(name, {"protocol": "grpc", label: value}) for name, label, value in names]
+
+    methods = Methods(Observer(Settings(access_log="on")), {"/graft.v1.ImageClassifier/Classify": admit})
+    add_ImageClassifierServicer_to_server(ImageClassifierServicer(), methods)
+    assert [path for path, method in methods.by_name.items() if method.refuses] == [
+        "/graft.v1.ImageClassifier/Classify"
+    ]
+    refuses, call = methods.by_name["/graft.v1.ImageClassifier/Classify"].refuses, _Called()
+    before = [one or 0.0 for one in counted()]
+    with caplog.at_level("INFO", "graft.access"):
+        refusal = refuses(call)
+    assert (refusal.status, refusal.details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+    assert refusal.trailing == [("graft-error-code", "OVERLOADED"), ("grpc-retry-pushback-ms", "2000")]
+    assert call.trailing == (("x-request-id", "mine"),)
+    assert counted() == [one + 1 for one in before]
+    (record,) = caplog.records
+    assert (record.fields["status"], record.fields["code"]) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    assert present() is None
+    busy.clear()
+    assert refuses(call) is None
+    assert counted() == [one + 1 for one in before]
+
+
+class _Called:
+    """What is looked at of a call."""
+
+    metadata: ClassVar = {"x-request-id": "mine"}
+    trailing = ()

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ import pytest
 
 from service.grpc import call as call_module
 from service.grpc import transport
-from service.grpc.call import Call, Method
+from service.grpc.call import Aborted, Call, Method
 from service.grpc.http2 import PREFACE, literal
 from service.grpc.transport import Server
 from service.ports import bound
@@ -458,6 +459,33 @@ def test_what_is_no_call_runs_nothing() -> None:
         assert len(asyncio.all_tasks()) == before
         (peer,) = [peer for peer in server.peers if peer.http2.streams] or [None]
         assert peer is None
+        raw.writer.close()
+
+    _run(test)
+
+
+def test_what_is_refused_by_its_headers_is_never_read() -> None:
+    """The answer comes before any data; what is sent nevertheless is thrown away, and the next call is answered."""
+
+    async def test(server: Server, _: _Handlers, port: int) -> None:
+        name, refusing = b"/a.B/C", [True]
+
+        def refuse(call: Call) -> Aborted | None:
+            assert call.left_s > 0
+            return Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", ()) if refusing else None
+
+        server.methods[name] = replace(server.methods[name], refuses=refuse)
+        raw = await _Raw.at(port)
+        raw.writer.write(_frame(_HEADERS, _WHOLE, 1, _block(name.decode())))
+        _, flags, number, block = await raw.until(_HEADERS)
+        assert (flags, number) == (_WHOLE | _END, 1)
+        assert literal("grpc-status", "8") + literal("grpc-message", "busy") in block
+        assert await raw.frame() == (_RST, 0, 1, bytes(4))
+        raw.writer.write(_frame(_DATA, _END, 1, _message(bytes(10_000))))
+        refusing.clear()
+        raw.writer.write(_frame(_HEADERS, _WHOLE, 3, _block(name.decode())))
+        raw.writer.write(_frame(_DATA, _END, 3, _message(b"well")))
+        assert (await raw.until(_DATA))[2:] == (3, _message(b"well"))
         raw.writer.close()
 
     _run(test)
