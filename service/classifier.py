@@ -49,6 +49,8 @@ _COMPANY_WEIGHT: Final = 1 / 16
 _MOST_COMPANY: Final = 0.25
 _HEAR_S: Final = 0.001
 """So often at most an engine is listened to out of turn."""
+_WARY_S: Final = 1.0
+"""For so long after a refusal deadlines are looked at before anything else is done for a request."""
 
 
 class Classifier:
@@ -88,7 +90,7 @@ class Classifier:
         self._clock = clock
         self._waiting: list[Job] = []
         self._next_number = 0
-        self._heard = -math.inf
+        self._heard = self._refused = -math.inf
         self._company = 0.0  # how many of the last images came while others were in flight, as a share
         self._deaths: OrderedDict[bytes, int] = OrderedDict()  # of engines, by the digest of what was alone in them
         self._told = Routes()
@@ -134,9 +136,13 @@ class Classifier:
     def admit_deadline(self, timeout_s: float) -> None:
         """Whether a request that has so many seconds might be answered in time. Ask before reading what it asks for.
 
+        Costs nothing while nothing is refused, as it is not looked at then.
+
         Raises:
             Overloaded: whatever it asks for, `admit` would say so.
         """
+        if self._clock() > self._refused + _WARY_S:
+            return
         versions = self._fleet.versions
         try:
             self._admission.check_deadline([_backlogs(links) for links in versions], timeout_s)
@@ -197,7 +203,7 @@ class Classifier:
 
     def _hear(self, links: Sequence[Link[Job]]) -> bool:
         """Whether engines had said something that the loop, busy with refusing, has not come to. They would run dry."""
-        now = self._clock()
+        self._refused = now = self._clock()
         if now < self._heard + _HEAR_S:
             return False
         self._heard = now

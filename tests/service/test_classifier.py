@@ -507,6 +507,35 @@ def test_what_is_answered_makes_room_before_the_loop_has_come_to_it(run) -> None
     run(scenario, max_queue=4)
 
 
+def test_a_deadline_is_looked_at_alone_once_something_was_refused(run, monkeypatch) -> None:
+    """By the engines of all versions, and by what they have answered and the loop has not come to."""
+    monkeypatch.setattr("service.classifier._WARY_S", _DEADLINE_S)
+
+    async def scenario(bench: _Bench) -> None:
+        engine, other = bench.engine(), bench.engine(2)
+        await bench.serve({1: [engine], 2: [other]})
+        for one in (engine, other):
+            one.backlog.publish(1.0, 1.0)
+        bench.submit(*[b"a"] * 10)
+        admit = bench.classifier.admit_deadline
+        admit(2.0)
+        with pytest.raises(Overloaded, match="10 images wait, 10 s of work"):
+            bench.submit(b"b", timeout_s=2.0)
+        admit(2.0)  # the other version might be asked for
+        bench.submit(*[b"c"] * 10, version=2)
+        with pytest.raises(Overloaded, match=r"expected to begin 9\.5 s earlier to be in time"):
+            admit(2.0)
+        admit(60.0)
+        await _until(lambda: len(engine.jobs) == len(other.jobs) == 10, "sent")
+        other.answer_all()
+        await asyncio.sleep(0.002)  # not so soon after the last time
+        admit(2.0)
+        engine.answer_all()
+        await bench.answered(2)
+
+    run(scenario)
+
+
 def test_images_of_an_engine_that_died_are_run_elsewhere(run) -> None:
     """The caller notices nothing; the images are marked to run alone, those that were answered are not run again."""
 
