@@ -53,7 +53,7 @@ def unpack(archive: Path, cache: Path, limit_bytes: int = MAX_UNPACKED_BYTES) ->
         with zipfile.ZipFile(archive) as opened:
             _extract(opened, _checked(opened, archive, cache, limit_bytes), unfinished)
         unfinished.rename(target)
-    except (*_DAMAGED, NotImplementedError, RuntimeError) as error:
+    except (*_DAMAGED, NotImplementedError, RuntimeError) as error:  # zipfile's, for unknown compressions and passwords
         raise DataError(f"expected a readable .zip file at {archive}: {error}") from error
     except OSError as error:
         # Somebody else may have finished the same archive meanwhile; that is as good.
