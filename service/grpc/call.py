@@ -5,18 +5,17 @@ import logging
 import math
 import re
 import time
-import types
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 from grpc import StatusCode
 
 from service.errors import Overloaded
 from service.grpc.http2 import CANCEL, HEADER_BYTES, INTERNAL_ERROR, Connection, Header, Stream, literal
+from service.grpc.work import Work
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -191,9 +190,9 @@ class Call:
         "_size",
         "_stream",
         "_taken",
-        "_task",
         "_unsent",
         "_window_bytes",
+        "_work",
         "due",
         "metadata",
         "over",
@@ -228,7 +227,7 @@ class Call:
         self._taken = 0
         self._head = _HEAD  # until it is sent
         self._unsent = 0
-        self._task: asyncio.Task[None] | None = None
+        self._work: Work | asyncio.Task[None] | None = None
         # the start of the next message, what there is of it, how long it will be, and those that nobody has read
         self._prefix = b""
         self._message: bytearray | None = None
@@ -243,7 +242,7 @@ class Call:
         if refusal:
             self.end_with(refusal)
         elif method.reads:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._work = asyncio.get_running_loop().create_task(self._run())
 
     @property
     def left_s(self) -> float:
@@ -307,8 +306,8 @@ class Call:
             return
         self._connection.drop(self._stream)
         self._end(aborted.status, aborted.details, aborted.trailing)
-        if self._task:
-            self._task.cancel()
+        if self._work:
+            self._work.cancel()
 
     # -- what the connection says
 
@@ -358,7 +357,7 @@ class Call:
             self.end_with(Aborted(StatusCode.UNIMPLEMENTED, "expected a message, got none", ()))
         else:
             self.due = min(self._deadline, time.monotonic() + self._limit_s) + _PATIENCE_S
-            self._task = _begun(self._run())
+            self._work = Work(self._run())
 
     def stop(self) -> None:
         """See http2.Receiver. A client that sends one message after the other might never come to an end."""
@@ -374,8 +373,8 @@ class Call:
         """See http2.Receiver."""
         self.over = True
         self._forget()
-        if self._task:
-            self._task.cancel()
+        if self._work:
+            self._work.cancel()
 
     def drained(self) -> None:
         """See http2.Receiver."""
@@ -481,39 +480,6 @@ class Call:
         if self._changed:
             self._changed.set()
             self._changed = None
-
-
-def _begun(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-    """Works until there is something to wait for and makes a task of the rest; None when there is no rest.
-
-    Refusals never wait, and a task costs a turn of the loop. Python 3.12 calls this an eager task.
-    """
-    context = copy_context()
-    try:
-        awaited = context.run(work.send, None)
-    except StopIteration:
-        return None
-    rest = cast("Coroutine[Any, Any, None]", _rest(work, awaited))
-    rest.send(None)
-    return asyncio.get_running_loop().create_task(rest, context=context)
-
-
-@types.coroutine
-def _rest(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:  # noqa: ANN401 - a task's own
-    begun = False
-    try:
-        while True:
-            try:
-                if not begun:
-                    begun = True
-                    yield  # from here on, also a task that is cancelled before its first step tells the work so
-                result = yield awaited
-            except BaseException as error:  # noqa: BLE001 - it is the work's
-                awaited = work.throw(error)
-            else:
-                awaited = work.send(result)
-    except StopIteration:
-        pass
 
 
 def _framed(message: bytes) -> bytes:

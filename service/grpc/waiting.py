@@ -7,6 +7,7 @@ from service.classifier import Classifier
 from service.errors import DeadlineExceeded, Overloaded
 from service.exchange import is_request_id
 from service.grpc.call import Call
+from service.grpc.work import Promise
 from service.metrics import IN_FLIGHT
 from service.request import Answer, Request
 from service.settings import Settings
@@ -35,16 +36,16 @@ async def answer_of(classifier: Classifier, asked: Request) -> Answer:
     Raises:
         GraftError: it was refused at once (see Classifier.submit).
     """
-    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    promise: Promise[Answer] = Promise()
     try:
-        call = classifier.submit(asked, lambda answer: None if future.done() else future.set_result(answer))
+        call = classifier.submit(asked, promise.keep)
     except Overloaded as refusal:
         if refusal.kept_back_s:
             await asyncio.sleep(refusal.kept_back_s)
         raise
     IN_FLIGHT.inc()
     try:
-        return await future
+        return await promise
     except asyncio.CancelledError:  # the client has gone away
         call.cancel()
         raise
