@@ -97,7 +97,7 @@ class Fleet:
     @property
     def idle(self) -> bool:
         """Whether nothing is in flight at any engine, of this front or another."""
-        return not any(any(link.backlog.in_flight()) for link in self._links.values())
+        return not any(link.jobs or any(link.backlog.in_flight()) for link in self._links.values())
 
     def retire(self, link: Link[Job]) -> None:
         """Hangs up on an engine that takes nothing more and owes nothing; it ends when all fronts have."""

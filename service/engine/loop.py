@@ -273,7 +273,7 @@ class EngineLoop:
                 self._answer([(decoded[0][0], _failure(InternalError("the model failed on this image")))])
             return
         inference_ms = (self._clock() - started) * 1e3
-        finite = np.all(np.isfinite(scores), axis=1)
+        finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
         for (job, pixels, result), row, usable in zip(decoded, scores, finite, strict=True):
             if not usable:
                 result.CopyFrom(_failure(InternalError("the model gave a score that is not a number")))
@@ -292,7 +292,7 @@ class EngineLoop:
     def _label(self, result: Result, scores: Scores, top_k: int) -> int:
         """Fills in the best labels; returns the number of the best."""
         values = scores.tolist()  # Python's numbers: protobuf takes numpy's many times slower
-        ranked = np.argsort(scores, kind="stable")[::-1][: max(1, top_k)].tolist()
+        ranked = scores.argsort(kind="stable")[::-1][: max(1, top_k)].tolist()
         result.top.extend([LabelScore(label=self._labels[index], score=values[index]) for index in ranked])
         best: int = ranked[0]
         result.label, result.score = self._labels[best], values[best]

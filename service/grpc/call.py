@@ -401,9 +401,11 @@ class Call:
             self.end_with(refusal)
             return 0
         start = data[:size]
-        if not self._reserve(len(start)):
+        reserved = min(size, max(len(start), _FIRST_BYTES))
+        if not self._reserve(reserved):
             return 0
-        self._message, self._size = bytearray(start), size
+        self._message, self._size = bytearray(reserved), size
+        self._message[: len(start)] = start
         self._held += _PREFIX_BYTES + size
         self._allowed -= _PREFIX_BYTES + size
         if self._allowed < 0:  # it would never be whole

@@ -157,7 +157,8 @@ class Servicer(ImageClassifierServicer):
             raise errors.InternalError("an unforeseen error; the service's log knows more") from error
         observe_answer("grpc", time.monotonic() - started, answer)
         for result, image in zip(answer.results, request.images, strict=True):
-            result.filename = image.filename
+            if image.filename:
+                result.filename = image.filename
         return ClassifyResponse(model=answer.model, version=answer.version, results=answer.results)
 
 
