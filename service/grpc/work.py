@@ -54,6 +54,7 @@ class Work:
             self._go_on()
 
     def _go_on(self) -> None:
+        self._promise = None  # it knows us; nobody should have to look for such a circle
         try:
             awaited = self._context.run(self._coroutine.send, None)
         except StopIteration:
