@@ -146,6 +146,14 @@ _request_seconds = cache(REQUEST_SECONDS.labels)
 _encode_seconds = cache(ENCODE_SECONDS.labels)
 
 
+def expect(model: str, version: int) -> None:
+    """Makes room for what a version's answers will count, which takes as long as the first of them should."""
+    _served(model, version)
+    for protocol in ("http", "grpc"):
+        _request_seconds(protocol)
+        _encode_seconds(protocol)
+
+
 def expose(routes: Routes) -> bytes:
     """Everything in Prometheus' text format: the fronts' numbers and what the routing table says."""
     registry = CollectorRegistry()

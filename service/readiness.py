@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from service.classifier import Classifier
 from service.errors import GraftError
+from service.metrics import expect
 from service.reactor import Cancellable, Reactor
 from service.request import Answer, Request
 from service.routes import STABLE, Routes
@@ -73,6 +74,7 @@ class Readiness:
 
         def heard(name: str, answer: Answer) -> None:
             answered[name] = not answer.results[0].HasField("error")
+            expect(answer.model, answer.version)
             del waiting[name]
             if not waiting:
                 self._conclude(routes, ready=all(answered.values()))

@@ -51,10 +51,11 @@ class GrpcClient(Client):
             version=ask.version,
             label=ask.label,
             top_k=ask.top_k,
-            images=[messages.Image(data=data) for _, data in images],
             priority=messages.BULK if ask.bulk else messages.INTERACTIVE,
             activation_map=ask.activation_map,
         )
+        for _, data in images:
+            request.images.add(data=data)  # given to the constructor, each would be copied three times
         try:
             answer = self._stub.Classify(request, timeout=timeout_s)
         except ValueError as error:  # gRPC's word for a channel that was closed

@@ -49,3 +49,23 @@ print(expose(Routes()).decode())
     assert len(totals) == 2000
     assert all(line.endswith(" 2.0") for line in totals)
     assert "graft_requests_in_flight 1.0" in run.stdout
+
+
+def test_what_is_expected_is_there_before_the_first_answer(tmp_path: Path) -> None:
+    """Making a histogram's numbers takes a millisecond or two, which the first request should not wait for."""
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from service.metrics import expect, expose; from service.routes import Routes\n"
+            "expect('pets', 3); print(expose(Routes()).decode())",
+        ],
+        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    lines = run.stdout.splitlines()
+    assert 'graft_images_total{code="OK",model="pets",version="3"} 0.0' in lines
+    assert 'graft_stage_seconds_count{model="pets",stage="decode"} 0.0' in lines
+    assert 'graft_request_seconds_count{protocol="grpc"} 0.0' in lines
