@@ -1,12 +1,10 @@
 """`python -m service.client`: the command line."""
 
 import argparse
-import ctypes
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,8 +39,6 @@ _REQUESTS: Final = 8
 _BULK_REQUESTS: Final = 4
 _BULK_IMAGES: Final = 32
 _BULK_PATIENCE_S: Final = 300.0
-_MALLOPT: Final = ((-3, 32 << 20), (-1, 128 << 20))
-"""glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, bytes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,16 +94,8 @@ def _few(client: Client, options: argparse.Namespace) -> int:
     return SOME_FAILED if failed or problems else ALL_ANSWERED
 
 
-def _keep_memory() -> None:
-    """Tells glibc to keep the memory of a request, of a megabyte or more, for the next: taking it anew costs more."""
-    with suppress(OSError, AttributeError):  # another C library
-        for option, size_bytes in _MALLOPT:
-            ctypes.CDLL(None).mallopt(option, size_bytes)
-
-
 def _bulk(client: Client, options: argparse.Namespace) -> int:
     """Writes a row for each image into the results file, but for those that have one already."""
-    _keep_memory()
     try:
         results = ResultsFile(options.out, options.top_k, retry_failed=options.retry_failed)
     except ClientError as error:
