@@ -10,6 +10,7 @@ from typing import Final
 
 from service.client import Ask, Client, ClientError, GrpcClient, HttpClient
 from service.client.files import find_images, read_list
+from service.client.memory import keep_freed_memory
 from service.client.output import writer
 from service.client.pipeline import Limits, classify_files
 from service.client.progress import Progress
@@ -36,8 +37,8 @@ examples:
 exit code: 0 all images answered, 1 some failed, 2 nothing could be asked, 3 stopped on the way, 130 interrupted"""
 
 _REQUESTS: Final = 8
-_BULK_REQUESTS: Final = 4
-_BULK_IMAGES: Final = 32
+_BULK_REQUESTS: Final = 3
+_BULK_IMAGES: Final = 40
 _BULK_PATIENCE_S: Final = 300.0
 
 
@@ -100,6 +101,7 @@ def _bulk(client: Client, options: argparse.Namespace) -> int:
         results = ResultsFile(options.out, options.top_k, retry_failed=options.retry_failed)
     except ClientError as error:
         return _complain(str(error), NOTHING_ASKED)
+    keep_freed_memory()
     before, said = results.rows, Counter[str]()
     again = "Give the same command again to go on."
 

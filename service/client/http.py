@@ -1,7 +1,6 @@
 """The client over HTTP: `POST /classify`, on connections that are kept."""
 
 import contextlib
-import http.client
 import json
 import socket
 import threading
@@ -9,10 +8,13 @@ import urllib.parse
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.client.base import ActivationMap, Ask, Client, ClientError, Prediction, Refused, Retry, Unanswered
 from service.errors import BY_CODE, GraftError, ImageError, RequestTooLarge
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 _BUSY: Final = (429, 502, 503, 504)
 """Overloaded, not ready, too slow; or a proxy that says so of a service that is being restarted."""
@@ -36,6 +38,9 @@ class HttpClient(Client):
 
     def __init__(self, url: str, timeout_s: float = 60.0, retry: Retry | None = None) -> None:
         super().__init__(timeout_s, retry or Retry())
+        import http.client  # noqa: PLC0415 - gRPC users do not pay for it
+
+        self._http = http.client
         try:
             parts = urllib.parse.urlsplit(url)
             port = parts.port
@@ -43,13 +48,13 @@ class HttpClient(Client):
             raise ClientError(_NO_URL.format(url)) from None
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ClientError(_NO_URL.format(url))
-        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._kind = self._http.HTTPSConnection if parts.scheme == "https" else self._http.HTTPConnection
         self._host, self._port = parts.hostname, port
         self._path = parts.path.rstrip("/") + "/classify"
         self._url = url
         self._lock = threading.Lock()  # guards the two below
-        self._idle: list[http.client.HTTPConnection] = []
-        self._busy: set[http.client.HTTPConnection] = set()
+        self._idle: list[HTTPConnection] = []
+        self._busy: set[HTTPConnection] = set()
 
     def _hang_up(self) -> None:
         """See Client."""
@@ -110,7 +115,7 @@ class HttpClient(Client):
                 connection.request("POST", path, body, headers)
                 response = connection.getresponse()
                 content = response.read()
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, self._http.HTTPException) as error:
                 self._drop(connection)
                 # a server may hang up on an idle connection at any time; that is no failed try
                 if used and isinstance(error, ConnectionError):
@@ -125,7 +130,7 @@ class HttpClient(Client):
                 self._give_back(connection)
             return response.status, _seconds(response.headers.get("Retry-After", "")), content
 
-    def _take(self, timeout_s: float) -> tuple[http.client.HTTPConnection, bool]:
+    def _take(self, timeout_s: float) -> "tuple[HTTPConnection, bool]":
         """A connection, and whether it was used before."""
         with self._lock:
             if self._closed.is_set():
@@ -138,7 +143,7 @@ class HttpClient(Client):
             connection.sock.settimeout(timeout_s)
         return connection, used
 
-    def _open(self, connection: http.client.HTTPConnection, timeout_s: float) -> None:
+    def _open(self, connection: "HTTPConnection", timeout_s: float) -> None:
         """Connects, within a few seconds: nothing can hang up meanwhile, so that is how long closing may take."""
         connection.timeout = min(timeout_s, _CONNECT_S)
         connection.connect()
@@ -146,7 +151,7 @@ class HttpClient(Client):
             raise Unanswered("the client was closed")
         connection.sock.settimeout(timeout_s)
 
-    def _give_back(self, connection: http.client.HTTPConnection) -> None:
+    def _give_back(self, connection: "HTTPConnection") -> None:
         with self._lock:
             self._busy.discard(connection)
             if not self._closed.is_set():
@@ -154,7 +159,7 @@ class HttpClient(Client):
                 return
         connection.close()
 
-    def _drop(self, connection: http.client.HTTPConnection) -> None:
+    def _drop(self, connection: "HTTPConnection") -> None:
         with self._lock:
             self._busy.discard(connection)
         connection.close()

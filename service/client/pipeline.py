@@ -46,7 +46,8 @@ class Limits:
     Attributes:
         requests: requests in flight.
         images: images in one request; fewer where files are large, or where the service allows fewer.
-        patience_s: for how long a service that has answered before may be away, such as for a restart.
+        patience_s: for how long a service that has answered before may be away, such as for a restart. One that is
+            overloaded is waited for as long as it asks for that.
     """
 
     requests: int = 8
@@ -136,7 +137,10 @@ class _Asker:
             try:
                 found = self._client.ask(images, self._ask)
             except Unanswered as error:
-                if time.monotonic() - self._last_answer > self._patience_s or self.stop.is_set():
+                now = time.monotonic()
+                if self._patience_s and error.retry_after_s:  # who says when to come back is not away
+                    self._last_answer = now
+                if now - self._last_answer > self._patience_s or self.stop.is_set():
                     raise
                 self._on_wait(str(error))
                 self.stop.wait(_WAIT_S)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from protos.classifier_pb2 import ActivationMap, LabelScore, Region, Result, Timing
+from protos.classifier_pb2 import ActivationMap, Region, Result, Timing
 from protos.classifier_pb2 import Error as ErrorMessage
 from service.backlog import Backlog
 from service.engine.activation import ActivationMaps
@@ -293,7 +293,8 @@ class EngineLoop:
         """Fills in the best labels; returns the number of the best."""
         values = scores.tolist()  # Python's numbers: protobuf takes numpy's many times slower
         ranked = scores.argsort(kind="stable")[::-1][: max(1, top_k)].tolist()
-        result.top.extend([LabelScore(label=self._labels[index], score=values[index]) for index in ranked])
+        for index in ranked:
+            result.top.add(label=self._labels[index], score=values[index])
         best: int = ranked[0]
         result.label, result.score = self._labels[best], values[best]
         result.unknown = values[best] < self._version.manifest.unknown_threshold

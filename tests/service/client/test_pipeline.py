@@ -150,6 +150,22 @@ def test_a_service_that_was_never_there_is_no_reason_to_wait(files: list[str]) -
         _run(_Scripted(answer), files)
 
 
+def test_a_service_that_asks_to_wait_is_waited_for(files: list[str]) -> None:
+    """Overload from the first request on, for longer than the tries and the patience: it is there, so nothing ends."""
+    refusals = 30
+    lock = threading.Lock()
+
+    def answer(contents: list[str]) -> list[str]:
+        nonlocal refusals
+        with lock:
+            refusals -= 1
+            if refusals >= 0:
+                raise Unanswered("OVERLOADED", retry_after_s=0.001)
+        return _echo(contents)
+
+    assert _run(_Scripted(answer), files, patience_s=0.001) == _ECHOED
+
+
 def test_patience_ends(files: list[str]) -> None:
     """A service that does not come back ends the run."""
     asked = 0
