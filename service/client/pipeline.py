@@ -30,7 +30,7 @@ from service.errors import (
 LARGEST_FILE_BYTES: Final = 256 << 20
 """Larger files are not even read."""
 
-_REQUEST_BYTES: Final = 4 << 20
+_REQUEST_BYTES: Final = 8 << 20
 _WAIT_S: Final = 1.0
 _ROUNDS: Final = 3
 _TOO_LARGE: Final = (RequestTooLarge.code, "RESOURCE_EXHAUSTED")  # the latter is gRPC's own, before any of our code

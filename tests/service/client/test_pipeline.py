@@ -97,12 +97,12 @@ def test_files_are_taken_as_they_are_needed(files: list[str]) -> None:
 
 
 def test_large_files_are_asked_about_in_smaller_groups(tmp_path: Path) -> None:
-    """A request holds about 4 MiB; a file that is larger goes alone."""
-    for number, size in enumerate((3 << 20, 1 << 20, 1, 5 << 20, 1)):
+    """A request holds about 8 MiB; a file that is larger goes alone."""
+    for number, size in enumerate((6 << 20, 2 << 20, 1, 9 << 20, 1)):
         (tmp_path / str(number)).write_bytes(b"x" * size)
     client = _Scripted(lambda contents: [str(len(one)) for one in contents])
     _run(client, [str(tmp_path / str(number)) for number in range(5)])
-    assert [[len(one) for one in request] for request in client.requests] == [[3 << 20, 1 << 20], [1], [5 << 20], [1]]
+    assert [[len(one) for one in request] for request in client.requests] == [[6 << 20, 2 << 20], [1], [9 << 20], [1]]
 
 
 def test_files_that_cannot_be_read_are_rows(tmp_path: Path, files: list[str]) -> None:
