@@ -24,6 +24,8 @@ _VNNI = frozenset({"avx512f", "avx512_vnni"})
     ("engine", "flags", "gpu", "expected"),
     [
         ("auto", _AMX, False, ["openvino/bf16", "openvino/f32", "tensorflow/f32"]),
+        ("auto", frozenset({"avx512_bf16", "sse4a"}), False, ["openvino/bf16", "openvino/f32", "tensorflow/f32"]),
+        ("auto", frozenset({"avx512_bf16"}), False, ["openvino/f32", "tensorflow/f32"]),
         ("auto", frozenset({"avx2"}), False, ["openvino/f32", "tensorflow/f32"]),
         ("auto", _VNNI, False, ["openvino/int8", "openvino/f32", "tensorflow/f32"]),
         ("auto", _VNNI | _AMX, False, ["openvino/int8", "openvino/bf16", "openvino/f32", "tensorflow/f32"]),
@@ -37,7 +39,7 @@ _VNNI = frozenset({"avx512f", "avx512_vnni"})
     ],
 )
 def test_candidates_by_host(engine: str, flags: frozenset[str], gpu: bool, expected: list[str]) -> None:
-    """GPU hosts try TensorFlow first, CPU hosts OpenVINO; int8 and bf16 only by name or where the CPU has them."""
+    """GPU hosts try TensorFlow first, CPU hosts OpenVINO; int8 and bf16 only by name or where they are fast."""
     assert [one.name for one in candidates(engine, flags, gpu)] == expected
 
 
