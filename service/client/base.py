@@ -31,11 +31,13 @@ class Unanswered(ClientError):
 
     Attributes:
         retry_after_s: what the service asked to wait; 0 when it said nothing.
+        overloaded: the service is there and ready, and has too much to do.
     """
 
-    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after_s: float = 0.0, *, overloaded: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.overloaded = overloaded
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class GrpcClient(Client):
                     failed += self._try([image], ask, max(0.001, end - time.monotonic()))
                 return failed
             if code in _BUSY_CODES:
-                raise Unanswered(f"{self._address}: {code}: {detail}", asked_s) from error
+                overloaded = code == Overloaded.code
+                raise Unanswered(f"{self._address}: {code}: {detail}", asked_s, overloaded=overloaded) from error
             raise Refused(f"{code}: {detail}", code) from error
         return [
             Prediction(filename, error=f"{result.error.code}: {result.error.detail}")

@@ -82,6 +82,7 @@ class HttpClient(Client):
             headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
             body = _multipart([data for _, data in images], boundary)
         status, retry_after_s, content = self._post(f"{self._path}?{query}", body, headers, timeout_s)
+        overloaded = status == HTTPStatus.TOO_MANY_REQUESTS
         try:
             answer: Any = json.loads(content)
         except ValueError:
@@ -90,15 +91,17 @@ class HttpClient(Client):
             message = f"{self._url} answered {status} with something that is not JSON"
             if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # a proxy's, which has a limit of its own
                 raise Refused(f"{RequestTooLarge.code}: {message}", RequestTooLarge.code)
-            raise Unanswered(message, retry_after_s) if status in _BUSY else Refused(message)
+            raise Unanswered(message, retry_after_s, overloaded=overloaded) if status in _BUSY else Refused(message)
         results = answer.get("results")
         if not isinstance(results, list) or len(results) != len(images):
             too_large = status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             code = str(answer.get("code") or (RequestTooLarge.code if too_large else ""))
             message = f"{code or status}: {answer.get('detail', content[:200])}"
-            raise Unanswered(message, retry_after_s) if status in _BUSY else Refused(message, code)
+            if status in _BUSY:
+                raise Unanswered(message, retry_after_s, overloaded=overloaded)
+            raise Refused(message, code)
         if status in _BUSY:  # every image failed for the same reason
-            raise Unanswered(_error(results[0]), retry_after_s)
+            raise Unanswered(_error(results[0]), retry_after_s, overloaded=overloaded)
         if all("error" in result for result in results):
             code = results[0]["error"]["code"]
             if not issubclass(BY_CODE.get(code, GraftError), ImageError):  # it is no image's fault

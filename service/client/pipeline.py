@@ -47,7 +47,7 @@ class Limits:
         requests: requests in flight.
         images: images in one request; fewer where files are large, or where the service allows fewer.
         patience_s: for how long a service that has answered before may be away, such as for a restart. One that is
-            overloaded is waited for as long as it asks for that.
+            overloaded is not away, and is waited for.
     """
 
     requests: int = 8
@@ -138,7 +138,7 @@ class _Asker:
                 found = self._client.ask(images, self._ask)
             except Unanswered as error:
                 now = time.monotonic()
-                if self._patience_s and error.retry_after_s:  # who says when to come back is not away
+                if self._patience_s and error.overloaded:  # not away
                     self._last_answer = now
                 if now - self._last_answer > self._patience_s or self.stop.is_set():
                     raise

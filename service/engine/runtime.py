@@ -109,7 +109,7 @@ def candidates(
         return [replace(_REMOTE, options=remote or {})]
     # without instructions for it bf16 is emulated and slower than f32, and sums of int8 products may overflow
     on_cpu = [_INT8] if cpu_flags & {"amx_int8", "avx512_vnni", "avx_vnni"} else []
-    # AVX-512's are twice as fast as f32's on AMD, which sse4a stands for, and half as fast on Intel
+    # AMX's are faster than f32, so are AVX-512's on AMD, which sse4a stands for; on Intel they are slower
     on_cpu += [_BF16] if "amx_bf16" in cpu_flags or {"avx512_bf16", "sse4a"} <= cpu_flags else []
     on_cpu += [_F32]
     everything = [_ON_GPU, *on_cpu, _TENSORFLOW] if has_gpu else [*on_cpu, _TENSORFLOW]

@@ -150,7 +150,7 @@ def test_a_service_that_was_never_there_is_no_reason_to_wait(files: list[str]) -
         _run(_Scripted(answer), files)
 
 
-def test_a_service_that_asks_to_wait_is_waited_for(files: list[str]) -> None:
+def test_an_overloaded_service_is_waited_for(files: list[str]) -> None:
     """Overload from the first request on, for longer than the tries and the patience: it is there, so nothing ends."""
     refusals = 30
     lock = threading.Lock()
@@ -160,10 +160,20 @@ def test_a_service_that_asks_to_wait_is_waited_for(files: list[str]) -> None:
         with lock:
             refusals -= 1
             if refusals >= 0:
-                raise Unanswered("OVERLOADED", retry_after_s=0.001)
+                raise Unanswered("OVERLOADED", retry_after_s=0.001, overloaded=True)
         return _echo(contents)
 
     assert _run(_Scripted(answer), files, patience_s=0.001) == _ECHOED
+
+
+def test_a_service_that_never_gets_ready_ends_the_run(files: list[str]) -> None:
+    """It may say when to come back, as a proxy does for a service that is gone."""
+
+    def answer(_: list[str]) -> list[str]:
+        raise Unanswered("UNAVAILABLE", retry_after_s=0.001)
+
+    with pytest.raises(Unanswered, match="UNAVAILABLE"):
+        _run(_Scripted(answer), files)
 
 
 def test_patience_ends(files: list[str]) -> None:

@@ -340,6 +340,18 @@ def test_nothing_is_waited_beyond_the_deadline(request, connect, waits: list[flo
     assert refused.value.retry_after_s == 30
 
 
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("transport", _TRANSPORTS)
+@pytest.mark.parametrize(("status", "overloaded"), [(429, True), (503, False), (504, False)])
+def test_overload_is_told_from_absence(request, connect, transport: str, status: int, overloaded: bool) -> None:
+    """Both may say when to come back, but only who is overloaded is there."""
+    address, state = request.getfixturevalue(f"refusing_{transport}")
+    state.refusals, state.retry_after_s = [status], 30
+    with pytest.raises(Unanswered) as refused:
+        connect(transport, address, timeout_s=20).classify([("a", b"a")])
+    assert refused.value.overloaded is overloaded
+
+
 def test_the_service_is_told_deadline_and_priority(refusing_http, refusing_grpc, connect) -> None:
     """So that it can drop what is late and put last what can wait."""
     address, state = refusing_http
